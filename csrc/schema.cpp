@@ -1,0 +1,19 @@
+// The operators of the extension. Their Python twins (fakes, autograd) are in kernels/*/operator.py.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(binaural, m) {
+  m.def(
+      "cross_attention_forward(Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right,"
+      " Tensor? k_left, Tensor? k_right, Tensor? lag_bias, float scale, int? max_lag)"
+      " -> (Tensor o_left, Tensor o_right, Tensor lse_left, Tensor lse_right)");
+  m.def(
+      "cross_attention_backward(Tensor do_left, Tensor do_right, Tensor q_left, Tensor q_right,"
+      " Tensor v_left, Tensor v_right, Tensor? k_left, Tensor? k_right, Tensor? lag_bias,"
+      " Tensor o_left, Tensor o_right, Tensor lse_left, Tensor lse_right, float scale,"
+      " int? max_lag)"
+      " -> (Tensor dq_left, Tensor dq_right, Tensor dv_left, Tensor dv_right, Tensor dk_left,"
+      " Tensor dk_right, Tensor dlag_bias)");
+  m.def(
+      "edge_aware_loss_forward(Tensor pred, Tensor target, Tensor weights, bool with_gradient)"
+      " -> (Tensor total, Tensor terms, Tensor gradient)");
+}

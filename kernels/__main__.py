@@ -1,0 +1,21 @@
+"""`python -m kernels`: which backends this machine can use, and why not the others."""
+
+import torch
+
+from kernels import extension
+from kernels.backends import BACKENDS, OPERATIONS, WHY_UNAVAILABLE
+
+
+def main() -> None:
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    print(f"torch      {torch.__version__} ({cuda})")
+    print(f"extension  {extension.WHY_NOT_LOADED or 'loaded'}")
+    for operation in OPERATIONS:
+        print(operation)
+        for backend in BACKENDS:
+            reason = WHY_UNAVAILABLE[backend, operation]
+            print(f"  {backend:<9}  {'available' if reason is None else f'unavailable: {reason}'}")
+
+
+if __name__ == "__main__":
+    main()

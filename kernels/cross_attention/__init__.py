@@ -1,0 +1,6 @@
+"""Cross-attention between the ears: one cost volume, read in both directions."""
+
+from kernels.cross_attention.operator import cross_attention
+from kernels.cross_attention.reference import reference
+
+__all__ = ["cross_attention", "reference"]

@@ -1,0 +1,204 @@
+"""The public function, its autograd and its dispatch to the backends."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import extension
+from kernels.backends import choose
+from kernels.cross_attention.checks import check
+from kernels.cross_attention.reference import reference
+from kernels.registration import complete_operator
+
+
+def cross_attention(
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None = None,
+    k_right: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    max_lag: int | None = None,
+    lag_bias: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Match every left time step with every right one, and read the match in both directions.
+
+    With S[i, j] the similarity of left step i with right step j,
+
+        o_left[r, i]  = Σ_j softmax_j(S[i, j]) v_right[r, j]
+        o_right[r, j] = Σ_i softmax_i(S[i, j]) v_left[r, i]
+
+    Without keys both directions share S = scale · q_left q_rightᵀ (+ bias). With keys, the first line uses
+    S = scale · q_left k_rightᵀ and the second S = scale · k_left q_rightᵀ. Scaled dot-product attention is
+    that of Vaswani et al., "Attention Is All You Need", 2017; a cost volume read as attention in both
+    directions follows stereo matching (Xu et al., "Unifying Flow, Stereo and Depth Estimation", 2023).
+
+    The matrix is never stored by a kernel (the reference does store it): memory is O(R · heads · (N + M))
+    beyond inputs, outputs and gradients. Any strides are accepted; a contiguous last dimension is the fast
+    path. Results are the same bits on every run. Under autocast the inputs are cast to its dtype.
+
+    Args:
+        q_left: [R, N, heads, d]; R counts independent problems.
+        q_right: [R, M, heads, d].
+        v_left: [R, N, heads, dv].
+        v_right: [R, M, heads, dv].
+        k_left: [R, N, heads, d], or None for the shared similarity.
+        k_right: [R, M, heads, d]; given with `k_left` or not at all.
+        scale: factor of the products; d^-½ if None.
+        max_lag: pairs with |j − i| > max_lag never match. A query with no partner left gets zeros.
+        lag_bias: [heads, 2 L + 1], added to S[i, j] at index (j − i) + L where |j − i| ≤ L; learnable.
+        backend: one of `kernels.backends.BACKENDS`; None takes the best available for the tensors.
+
+    Returns:
+        o_left [R, N, heads, dv] and o_right [R, M, heads, dv], in the dtype of the inputs.
+
+    Raises:
+        TypeError: a dtype that is not float32, bfloat16, float16 or float64, or that differs from q_left's.
+        ValueError: shapes that do not fit, only one of the keys, mixed devices, a bias of the wrong length,
+            an unknown backend or one that cannot run this call.
+    """
+    device = q_left.device
+    if isinstance(q_left, Tensor) and torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+        q_left, q_right, v_left, v_right = (_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
+        k_left = None if k_left is None else _autocast(k_left, dtype)
+        k_right = None if k_right is None else _autocast(k_right, dtype)
+    check(q_left, q_right, v_left, v_right, k_left, k_right, scale, max_lag, lag_bias)
+    if scale is None:
+        scale = q_left.shape[3] ** -0.5
+    if lag_bias is not None:
+        lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
+    name = choose("cross_attention", backend, device, _WHY_NOT_COVERED)
+    # Nothing to match: the kernels need not know empty problems.
+    if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
+        return reference(
+            q_left, q_right, v_left, v_right, k_left, k_right, scale=scale, max_lag=max_lag, lag_bias=lag_bias
+        )
+    return _CrossAttention.apply(
+        name, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag
+    )[:2]
+
+
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # As autocast itself does: float64 is left alone.
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+
+class _CrossAttention(torch.autograd.Function):
+    """Autograd around the opaque forward and backward operators of one backend.
+
+    It is not marked `once_differentiable`: with that mark a second-order term can vanish silently, while
+    the opaque backward operator, having no gradient formula, raises.
+    """
+
+    @staticmethod
+    def forward(
+        backend: str,
+        q_left: Tensor,
+        q_right: Tensor,
+        v_left: Tensor,
+        v_right: Tensor,
+        k_left: Tensor | None,
+        k_right: Tensor | None,
+        lag_bias: Tensor | None,
+        scale: float,
+        max_lag: int | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _FORWARD[backend](q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        backend, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag = inputs
+        o_left, o_right, lse_left, lse_right = output
+        ctx.mark_non_differentiable(lse_left, lse_right)
+        ctx.save_for_backward(
+            q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, o_left, o_right, lse_left, lse_right
+        )
+        ctx.backend, ctx.scale, ctx.max_lag = backend, scale, max_lag
+
+    @staticmethod
+    def backward(ctx: Any, do_left: Tensor, do_right: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, *saved = ctx.saved_tensors
+        dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias = _BACKWARD[ctx.backend](
+            do_left, do_right, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, *saved,
+            ctx.scale, ctx.max_lag,
+        )  # fmt: skip
+        return (
+            None,
+            dq_left,
+            dq_right,
+            dv_left,
+            dv_right,
+            None if k_left is None else dk_left,
+            None if k_right is None else dk_right,
+            None if lag_bias is None else dlag_bias,
+            None,
+            None,
+        )
+
+
+def _fake_forward(
+    q_left: Tensor, q_right: Tensor, v_left: Tensor, v_right: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r, n, heads, _d = q_left.shape
+    m, dv = q_right.shape[1], v_left.shape[3]
+    wide = torch.promote_types(q_left.dtype, torch.float32)
+    return (
+        q_left.new_empty(r, n, heads, dv),
+        q_left.new_empty(r, m, heads, dv),
+        q_left.new_empty(r, heads, n, dtype=wide),
+        q_left.new_empty(r, heads, m, dtype=wide),
+    )
+
+
+def _fake_backward(
+    do_left: Tensor,
+    do_right: Tensor,
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    inputs = (q_left, q_right, v_left, v_right, k_left, k_right, lag_bias)
+    return tuple(
+        q_left.new_empty(0) if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t in inputs
+    )
+
+
+# k_* and lag_bias may be absent: their gradients are then empty tensors, since a schema's returns cannot be.
+# lse_* is the natural logarithm of the softmax's denominator, -inf for a query without a partner; float32,
+# or float64 for float64 inputs. The same two schemas stand in csrc/schema.cpp.
+FORWARD_SCHEMA = (
+    "(Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right, Tensor? k_left, Tensor? k_right,"
+    " Tensor? lag_bias, float scale, int? max_lag)"
+    " -> (Tensor o_left, Tensor o_right, Tensor lse_left, Tensor lse_right)"
+)
+BACKWARD_SCHEMA = (
+    "(Tensor do_left, Tensor do_right, Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right,"
+    " Tensor? k_left, Tensor? k_right, Tensor? lag_bias, Tensor o_left, Tensor o_right, Tensor lse_left,"
+    " Tensor lse_right, float scale, int? max_lag)"
+    " -> (Tensor dq_left, Tensor dq_right, Tensor dv_left, Tensor dv_right, Tensor dk_left,"
+    " Tensor dk_right, Tensor dlag_bias)"
+)
+
+_FORWARD: dict[str, Any] = {}
+_BACKWARD: dict[str, Any] = {}
+# For each backend, which calls it leaves to the next one, and why.
+_WHY_NOT_COVERED: dict[str, Any] = {}
+
+if extension.WHY_NOT_LOADED is None:
+    complete_operator("cross_attention_forward", _fake_forward)
+    complete_operator("cross_attention_backward", _fake_backward)
+    for _name in ("cpp", "cuda"):
+        _FORWARD[_name] = torch.ops.binaural.cross_attention_forward
+        _BACKWARD[_name] = torch.ops.binaural.cross_attention_backward
+        _WHY_NOT_COVERED[_name] = lambda: None

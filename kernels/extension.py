@@ -1,0 +1,30 @@
+"""Load the compiled extension, if it was built: its operators then appear as `torch.ops.binaural.*`."""
+
+from pathlib import Path
+
+import torch
+
+NAMESPACE = "binaural"
+
+
+def _load() -> str | None:
+    """Load the shared library beside this file; return why it could not be loaded, or None."""
+    folder = Path(__file__).parent
+    # sorted: should a stale build of another name lie there, every run still takes the same one
+    libraries = sorted(folder.glob("_C*.so")) + sorted(folder.glob("_C*.pyd"))
+    if not libraries:
+        return "the extension is not built; run `make setup` or `pip install --no-build-isolation -e .`"
+    try:
+        torch.ops.load_library(libraries[-1])
+    except OSError as error:
+        return f"{libraries[-1].name} does not load: {error}".splitlines()[0]
+    return None
+
+
+WHY_NOT_LOADED = _load()
+
+
+def has_kernel(operator: str, dispatch_key: str) -> bool:
+    """Whether the extension brought a kernel of `operator` for "CPU" or "CUDA"."""
+    name = f"{NAMESPACE}::{operator}"
+    return WHY_NOT_LOADED is None and torch._C._dispatch_has_kernel_for_dispatch_key(name, dispatch_key)

@@ -1,0 +1,112 @@
+"""Cross-attention between the feature maps of the two ears."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from kernels import cross_attention
+
+Scope = Literal["time", "plane"]
+Similarity = Literal["shared", "separate"]
+
+_LARGEST_HEAD = 64  # channels; a level with more than heads · 64 channels gets more heads
+_PLANE_REDUCTION = 8  # query channels on the dense plane: C / 8, as in self-attention GANs
+
+
+class BinauralCrossAttention(nn.Module):
+    """Each ear reads, where the other heard the same, what the other heard.
+
+    Both maps are normalised over their channels (layer norm, Ba et al., 2016) and projected by a 1 × 1
+    convolution to queries and values; `kernels.cross_attention` matches the queries of the two ears. What
+    an ear reads is added to its own features with a gain that starts at 0 (Zhang et al., "Self-Attention
+    GANs", 2019), so that at first the network is the one without attention.
+
+    The maps stay channels-last: the projections are matrix products over the last dimension of the
+    [B, H, W, C] view, and the kernel reads their packed result in place.
+
+    Args:
+        channels: C of either ear's map.
+        heads: number of heads with scope "time"; more where a head would have over 64 channels.
+        scope: "time" matches time steps within a frequency row, R = B · H problems of W × W pairs;
+            "plane" matches every cell with every cell, one problem of (H · W)² pairs per sample, with one
+            head of C / 8 query channels.
+        similarity: "shared" uses one matrix for both directions; "separate" has keys of its own for each.
+        max_lag: pairs of time steps further apart than this never match (scope "time"); None for no limit.
+        lag_bias: learn a bias for each lag within ± this many steps (scope "time"); None for none.
+        backend: of `kernels.cross_attention`.
+
+    Raises:
+        ValueError: `channels` not divisible by the number of heads, an unknown scope or similarity, lags
+            with scope "plane".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 4,
+        *,
+        scope: Scope = "time",
+        similarity: Similarity = "shared",
+        max_lag: int | None = None,
+        lag_bias: int | None = 8,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if scope not in get_args(Scope):
+            raise ValueError(f"scope must be one of {get_args(Scope)}, got {scope!r}")
+        if similarity not in get_args(Similarity):
+            raise ValueError(f"similarity must be one of {get_args(Similarity)}, got {similarity!r}")
+        if scope == "plane":
+            if max_lag is not None:
+                raise ValueError(f"max_lag needs scope 'time': on a plane a lag has no meaning; got {max_lag}")
+            heads, query_channels, lag_bias = 1, max(channels // _PLANE_REDUCTION, 1), None
+        else:
+            heads = max(heads, math.ceil(channels / _LARGEST_HEAD))
+            query_channels = channels
+            if channels % heads:
+                raise ValueError(f"channels must be divisible by heads, got {channels} and {heads}")
+        self.heads = heads
+        self.scope = scope
+        self.max_lag = max_lag
+        self.backend = backend
+        # Per ear and in this order: queries, values, and with separate similarity keys.
+        self.sizes = [query_channels, channels] + ([query_channels] if similarity == "separate" else [])
+        self.norm_left = nn.LayerNorm(channels)
+        self.norm_right = nn.LayerNorm(channels)
+        self.project_left = nn.Linear(channels, sum(self.sizes))
+        self.project_right = nn.Linear(channels, sum(self.sizes))
+        self.gain_left = nn.Parameter(torch.zeros(channels))
+        self.gain_right = nn.Parameter(torch.zeros(channels))
+        self.lag_bias = None if lag_bias is None else nn.Parameter(torch.zeros(heads, 2 * lag_bias + 1))
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
+        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left)
+        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right)
+        o_left, o_right = cross_attention(
+            q_left,
+            q_right,
+            v_left,
+            v_right,
+            *(k_left + k_right),
+            max_lag=self.max_lag,
+            lag_bias=self.lag_bias,
+            backend=self.backend,
+        )
+        return self._add(left, o_left, self.gain_left), self._add(right, o_right, self.gain_right)
+
+    def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear) -> list[Tensor]:
+        """[B, C, H, W] → queries, values (and keys), views [R, time, heads, channels] of one product."""
+        batch, _, height, width = x.shape
+        packed = project(norm(x.permute(0, 2, 3, 1)))  # [B, H, W, sum(sizes)]
+        rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
+        return [part.reshape(*rows, self.heads, -1) for part in packed.split(self.sizes, dim=-1)]
+
+    @staticmethod
+    def _add(x: Tensor, read: Tensor, gain: Tensor) -> Tensor:
+        """x [B, C, H, W] + gain · read [R, time, heads, channels], channels-last."""
+        batch, channels, height, width = x.shape
+        read = read.reshape(batch, height, width, channels)
+        return torch.addcmul(x.permute(0, 2, 3, 1), read, gain.to(read.dtype)).permute(0, 3, 1, 2)

@@ -1,0 +1,94 @@
+"""The convolutional blocks that every network here shares, so that they differ in their idea only."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEVELS = 5
+_WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
+
+
+def level_channels(base_channels: int) -> tuple[int, ...]:
+    """Channels of the five encoder levels, finest first."""
+    return tuple(base_channels * width for width in _WIDTHS)
+
+
+class DoubleConv(nn.Sequential):
+    """(3 × 3 convolution, batch norm, ReLU) twice: [B, C_in, H, W] → [B, C_out, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int, mid_channels: int | None = None) -> None:
+        mid_channels = mid_channels or out_channels
+        super().__init__(
+            # No bias: the batch norm behind it would take it away again.
+            nn.Conv2d(in_channels, mid_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(mid_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Encoder(nn.Module):
+    """Five levels of `DoubleConv` with max-pooling between them.
+
+    Args:
+        in_channels: channels of the input spectrogram.
+        channels: channels of the five levels.
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        sizes = [in_channels, *channels]
+        self.levels = nn.ModuleList(DoubleConv(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[B, in_channels, H, W] → features of level l = 1..5, [B, C_l, H / 2^(l-1), W / 2^(l-1)]."""
+        features = []
+        for index, level in enumerate(self.levels):
+            x = level(x if index == 0 else F.max_pool2d(x, 2))
+            features.append(x)
+        return features
+
+
+class DepthDecoder(nn.Module):
+    """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`; then depth in metres.
+
+    After Ronneberger et al., "U-Net", 2015, with upsampling in place of transposed convolution.
+
+    Args:
+        channels: channels of the five levels of features that come in.
+        max_depth: the largest depth that can be predicted, metres.
+    """
+
+    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
+        super().__init__()
+        self.max_depth = max_depth
+        ups, below = [], channels[-1]
+        for level in range(LEVELS - 2, -1, -1):
+            out = channels[level - 1] if level > 0 else channels[0]
+            joined = below + channels[level]
+            ups.append(DoubleConv(joined, out, mid_channels=joined // 2))
+            below = out
+        self.ups = nn.ModuleList(ups)
+        self.head = nn.Conv2d(below, 1, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
+        x = features[-1]
+        for up, skip in zip(self.ups, reversed(features[:-1]), strict=True):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = up(torch.cat([skip, x], dim=1))
+        return torch.sigmoid(self.head(x)) * self.max_depth
+
+
+def check_input(x: Tensor, channels: int) -> None:
+    """Raise ValueError unless `x` is [B, channels, H, W] with H and W large enough for five levels."""
+    smallest = 2 ** (LEVELS - 1)
+    if x.dim() != 4 or x.shape[1] != channels or min(x.shape[2:]) < smallest:
+        raise ValueError(
+            f"the input must be [B, {channels}, H, W] (left, right; H frequency, W time) with H and W of at "
+            f"least {smallest}, got {list(x.shape)}"
+        )

@@ -1,0 +1,22 @@
+"""Writing files so that an interruption leaves the old one or the new one, never half of one."""
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`.
+
+    Raises:
+        OSError: the file cannot be written (a full disk, say); `path` is then as it was.
+    """
+    # Beside the target: a rename is atomic within one file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,342 @@
+"""The BatVision data sets (Brunetto et al., IROS 2023) in their published layouts."""
+
+import os
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import ceil, isfinite
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from binaural.data.augmentation import augment as augment_recording
+from binaural.data.depth import read_depth
+from binaural.data.files import SAMPLE_RATE, read_ear, read_table, read_wav
+from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+
+Preprocessing = Literal["default", "official"]
+
+SPLITS = ("train", "val", "test")
+SPEED_OF_SOUND = 343.0
+"""In metres per second."""
+
+LEAD_IN = 269
+"""Samples before the chirp arrives on its direct way from speaker to ears in BatVision V2 (6.1 ms)."""
+
+V1_CROP = (970, 970 + 2646)
+"""Samples [start, stop) of a BatVision V1 recording between its near-blank beginning and 60 ms later."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where one recording lies: a stereo WAV file or one array for each ear, and the depth map."""
+
+    location: str
+    audio: tuple[Path, ...]
+    depth: Path
+
+
+class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Recordings as pairs of a spectrogram [2, S, S] and a depth map [1, S, S], float32, S = `image_size`.
+
+    The spectrogram's channels are left and right ear, its rows frequency, its columns time. Depth is in
+    metres, at most `max_depth`; 0 means no measurement. `load` gives the waveform instead, for a training
+    loop that runs `spectrogram` itself.
+
+    Attributes:
+        recordings: the files of each item.
+        spectrogram: module from waveforms [..., 2, T] to spectrograms [..., 2, S, S].
+    """
+
+    spectrogram: LogSpectrogram | OfficialSpectrogram
+
+    def __init__(
+        self,
+        recordings: list[Recording],
+        *,
+        max_depth: float,
+        image_size: int,
+        preprocessing: Preprocessing,
+        augment: bool,
+    ) -> None:
+        if not (isfinite(max_depth) and max_depth > 0):
+            raise ValueError(f"max_depth must be positive metres, got {max_depth}")
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
+        if preprocessing not in ("default", "official"):
+            raise ValueError(f'preprocessing must be "default" or "official", got {preprocessing!r}')
+        self.recordings = recordings
+        self.max_depth = max_depth
+        self.image_size = image_size
+        self.preprocessing = preprocessing
+        self.augment = augment
+        _check_files_exist(recordings)
+        # Shared with the loader's workers, so that the training process sees what they met.
+        self._unmeasured = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
+        self._resampled = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        waveform, depth = self.load(index)
+        if self.augment:
+            waveform, depth = augment_recording(waveform, depth)
+        return self.spectrogram(waveform), depth
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """The waveform [2, T] of an item, full scale at 1, and its depth [1, S, S]; neither is augmented.
+
+        Raises:
+            FileNotFoundError: a file is gone.
+            ValueError: a file cannot be used; the message names it and says what was expected.
+        """
+        depth = read_depth(
+            self.recordings[index].depth,
+            max_depth=self.max_depth,
+            image_size=self.image_size,
+            interpolation="bilinear" if self.preprocessing == "official" else "nearest",
+        )
+        if not depth.any():
+            self._note(self._unmeasured, index, f"{self.recordings[index].depth}: no valid depth at all")
+        return self._read_waveform(index), depth
+
+    @property
+    def unmeasured(self) -> list[Path]:
+        """Depth files met so far, in any worker process, that hold no measurement; they teach nothing."""
+        return [self.recordings[i].depth for i in self._unmeasured.nonzero().flatten().tolist()]
+
+    @property
+    def resampled(self) -> list[Path]:
+        """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
+        return [self.recordings[i].audio[0] for i in self._resampled.nonzero().flatten().tolist()]
+
+    def _read_waveform(self, index: int) -> Tensor:
+        raise NotImplementedError
+
+    def _note(self, met: Tensor, index: int, message: str) -> None:
+        """Count a recording; warn at the first of its kind only."""
+        if not met.any():
+            warnings.warn(f"{message}; further ones are counted without a warning", stacklevel=4)
+        met[index] = True
+
+
+class BatVisionV2(EchoDataset):
+    """BatVision V2: `<root>/<location>/<split>.csv` with stereo WAV files and depth maps beside it.
+
+    Preprocessing `"default"`: the waveform from its beginning to the echo from `max_depth`, as
+    `LogSpectrogram`; each depth the nearest pixel's, no measurement stays none. `"official"`: as
+    BatVision's own code, with depth in metres (that code divides it by `max_depth` at last).
+
+    Args:
+        root: folder of the location folders; files and folders without `<split>.csv` in it are ignored.
+        split: `"train"`, `"val"` or `"test"`.
+        max_depth: metres; larger depths become this.
+        image_size: rows and columns of spectrogram and depth map.
+        preprocessing: `"default"` or `"official"`.
+        locations: names of the locations to read; all of them by default.
+        exclude_locations: names of locations to leave out, to hold them out for testing.
+        blacklist: audio or depth files to leave out, as paths relative to `root`
+            (`"Attic/audio/audio_12.wav"`).
+        augment: vary each recording at random (`binaural.data.augmentation`).
+
+    Raises:
+        FileNotFoundError: `root`, a CSV file that was asked for, or a recording is missing.
+        ValueError: an option is wrong, a CSV file is malformed, or no recording is left.
+    """
+
+    COLUMNS = ("audio path", "audio file name", "depth path", "depth file name")
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        max_depth: float = 30.0,
+        image_size: int = 256,
+        preprocessing: Preprocessing = "default",
+        locations: Collection[str] | None = None,
+        exclude_locations: Collection[str] = (),
+        blacklist: Collection[str] = (),
+        augment: bool = False,
+    ) -> None:
+        root = _check_root(root, split)
+        recordings = []
+        for location in _select_locations(root, split, locations, exclude_locations):
+            for row in read_table(root / location / f"{split}.csv", self.COLUMNS):
+                audio = Path(row["audio path"], row["audio file name"])
+                depth = Path(row["depth path"], row["depth file name"])
+                recordings.append(Recording(location, (audio,), depth))
+        super().__init__(
+            _resolve(root, recordings, blacklist),
+            max_depth=max_depth,
+            image_size=image_size,
+            preprocessing=preprocessing,
+            augment=augment,
+        )
+        if preprocessing == "official":
+            self.frames = int(2 * max_depth / 340 * SAMPLE_RATE)
+            self.spectrogram = OfficialSpectrogram(image_size)
+        else:
+            self.frames = LEAD_IN + ceil(2 * max_depth / SPEED_OF_SOUND * SAMPLE_RATE)
+            self.spectrogram = LogSpectrogram(self.frames, image_size)
+
+    def _read_waveform(self, index: int) -> Tensor:
+        path = self.recordings[index].audio[0]
+        if isinstance(self.spectrogram, OfficialSpectrogram):
+            waveform, rate = read_wav(path, self.frames)
+        else:
+            waveform, rate = read_wav(path, self.spectrogram.num_samples)
+            if waveform.shape[1] < self.frames:
+                raise ValueError(
+                    f"{path}: {waveform.shape[1]} frames at 44.1 kHz, expected at least {self.frames}, "
+                    f"the time of an echo from max_depth={self.max_depth:g} m"
+                )
+            waveform = F.pad(waveform, (0, self.spectrogram.num_samples - waveform.shape[1]))
+        if rate != SAMPLE_RATE:
+            self._note(
+                self._resampled, index, f"{path}: recorded at {rate} Hz, resampled to {SAMPLE_RATE} Hz"
+            )
+        return waveform
+
+
+class BatVisionV1(EchoDataset):
+    """BatVision V1: `<root>/<split>.csv`, an `.npy` file for each ear, and depth maps, at most 12 m.
+
+    Preprocessing `"default"`: the samples of `crop` as `LogSpectrogram`; each depth the nearest pixel's, no
+    measurement stays none. `"official"`: as BatVision's own code (the whole recording, as stored), with
+    depth in metres; infinite depth is no measurement here, while that code turns it into `max_depth`.
+
+    Args:
+        root: folder of the CSV files, whose paths are relative to it.
+        split: `"train"`, `"val"` or `"test"`.
+        max_depth: metres; larger depths become this.
+        image_size: rows and columns of spectrogram and depth map.
+        preprocessing: `"default"` or `"official"`.
+        blacklist: audio or depth files to leave out, as paths relative to `root`.
+        crop: samples (start, stop) of the recordings to use; None uses them whole, and then all must be as
+            long as the first. `"preset"` is `V1_CROP` for the default preprocessing and None for the
+            official one.
+        augment: vary each recording at random (`binaural.data.augmentation`).
+
+    Raises:
+        FileNotFoundError: `root`, the CSV file, or a recording is missing.
+        ValueError: an option is wrong, the CSV file is malformed, or no recording is left.
+    """
+
+    COLUMNS = ("depth path", "audio path left", "audio path right")
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        max_depth: float = 12.0,
+        image_size: int = 256,
+        preprocessing: Preprocessing = "default",
+        blacklist: Collection[str] = (),
+        crop: tuple[int, int] | Literal["preset"] | None = "preset",
+        augment: bool = False,
+    ) -> None:
+        root = _check_root(root, split)
+        recordings = [
+            Recording(
+                "", (Path(row["audio path left"]), Path(row["audio path right"])), Path(row["depth path"])
+            )
+            for row in read_table(root / f"{split}.csv", self.COLUMNS)
+        ]
+        super().__init__(
+            _resolve(root, recordings, blacklist),
+            max_depth=max_depth,
+            image_size=image_size,
+            preprocessing=preprocessing,
+            augment=augment,
+        )
+        if crop == "preset":
+            crop = None if preprocessing == "official" else V1_CROP
+        if crop is None:
+            crop = (0, len(read_ear(self.recordings[0].audio[0], scale_integers=False)))
+            self.whole = True
+        else:
+            self.whole = False
+        if not 0 <= crop[0] < crop[1]:
+            raise ValueError(f"crop must be (start, stop) with 0 <= start < stop, got {crop}")
+        self.crop = crop
+        if preprocessing == "official":
+            self.spectrogram = OfficialSpectrogram(image_size)
+        else:
+            self.spectrogram = LogSpectrogram(crop[1] - crop[0], image_size)
+
+    def _read_waveform(self, index: int) -> Tensor:
+        left_path, right_path = self.recordings[index].audio
+        scale = self.preprocessing != "official"
+        left, right = (read_ear(path, scale_integers=scale) for path in (left_path, right_path))
+        if len(left) != len(right):
+            raise ValueError(
+                f"{left_path} has {len(left)} samples and {right_path} has {len(right)}, "
+                "expected the same number for both ears"
+            )
+        start, stop = self.crop
+        if len(left) < stop or (self.whole and len(left) != stop):
+            expected = "as many as the first recording" if self.whole else f"crop={self.crop}"
+            raise ValueError(f"{left_path}: {len(left)} samples, expected {stop} ({expected})")
+        return torch.stack((left, right))[:, start:stop]
+
+
+def _check_root(root: str | Path, split: str) -> Path:
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder, expected the root of a BatVision data set")
+    return root
+
+
+def _select_locations(
+    root: Path, split: str, locations: Collection[str] | None, exclude: Collection[str]
+) -> list[str]:
+    """Names of the location folders to read, sorted, so that the order of items is the same everywhere."""
+    found = sorted(path.parent.name for path in root.glob(f"*/{split}.csv"))
+    if not found:
+        hint = "; this looks like one location, or BatVision V1" if (root / f"{split}.csv").exists() else ""
+        raise FileNotFoundError(
+            f"{root}: no <location>/{split}.csv, expected the layout of BatVision V2{hint}"
+        )
+    for name in (*(locations or ()), *exclude):
+        if name not in found:
+            raise ValueError(f"{root}: no location {name!r} with a {split}.csv, found {found}")
+    chosen = [name for name in found if (locations is None or name in locations) and name not in exclude]
+    if not chosen:
+        raise ValueError(f"{root}: locations and exclude_locations leave nothing of {found}")
+    return chosen
+
+
+def _resolve(root: Path, recordings: list[Recording], blacklist: Collection[str]) -> list[Recording]:
+    """Without the black-listed recordings, paths joined to the root."""
+    unwanted = {Path(name) for name in blacklist}
+    kept = [
+        Recording(recording.location, tuple(root / path for path in recording.audio), root / recording.depth)
+        for recording in recordings
+        if unwanted.isdisjoint((*recording.audio, recording.depth))
+    ]
+    if not kept:
+        raise ValueError(f"{root}: the blacklist leaves none of {len(recordings)} recordings")
+    return kept
+
+
+def _check_files_exist(recordings: list[Recording]) -> None:
+    missing = [
+        path
+        for recording in recordings
+        for path in (*recording.audio, recording.depth)
+        if not os.path.isfile(path)
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]}: no such file, named by the data set's CSV ({len(missing)} files are missing; "
+            "blacklist leaves recordings out)"
+        )

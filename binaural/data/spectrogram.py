@@ -1,0 +1,92 @@
+"""Spectrograms of both ears, as modules that work on batches on any device."""
+
+import math
+
+import torch
+import torchaudio.transforms
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WINDOW = 64
+"""Length of the Hann window in samples (1.45 ms at 44.1 kHz), as in BatVision."""
+
+HOP = 16
+"""Longest step between windows in samples, as in BatVision."""
+
+
+class LogSpectrogram(nn.Module):
+    """Level of both ears in decibels over frequency and time, on one scale that the ears share.
+
+    Input [..., T], output [..., image_size, image_size] (frequency upwards from row 0, time), float32. A
+    full-scale sinusoid stands at -6 dB; -80 dB and below map to 0 and 0 dB to 1. The scale is the same for
+    both ears and for all recordings, so the level difference between the ears survives: 8 dB are a
+    difference of 0.1.
+
+    Every row averages a whole number of frequency bins and every column a whole number of windows (power is
+    averaged, then the logarithm taken), so nothing is interpolated. For that the duration is rounded up to
+    `num_samples`: shorter input is padded with silence, and what lies beyond is not read.
+
+    Args:
+        duration: samples that the columns must at least cover.
+        image_size: rows and columns of the output.
+        window: length of the Hann window in samples. Longer windows resolve frequencies better and times
+            worse.
+    """
+
+    FLOOR_DB = -80.0
+
+    def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
+        super().__init__()
+        if min(duration, image_size, window) < 1:
+            raise ValueError(
+                f"duration, image_size and window must be positive, got {duration}, {image_size}, {window}"
+            )
+        self.image_size = image_size
+        column = math.ceil(duration / image_size)
+        self.windows_per_column = math.ceil(column / HOP)
+        hop = math.ceil(column / self.windows_per_column)
+        self.num_samples = hop * self.windows_per_column * image_size
+        # The bin at 0 Hz carries no echo, so there are n_fft / 2 = image_size * bins_per_row bins to show.
+        self.bins_per_row = math.ceil(window / (2 * image_size))
+        self.transform = torchaudio.transforms.Spectrogram(
+            n_fft=2 * image_size * self.bins_per_row,
+            win_length=window,
+            hop_length=hop,
+            power=2.0,
+            pad_mode="constant",
+        )
+        self.gain = float(self.transform.window.sum()) ** -2
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        waveform = waveform[..., : self.num_samples]
+        waveform = F.pad(waveform, (0, self.num_samples - waveform.shape[-1]))
+        power = self.transform(waveform)[..., 1:, :-1]
+        size = self.image_size
+        power = power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
+        floor = 10 ** (self.FLOOR_DB / 10)
+        return 1 - 10 * torch.log10(power + floor) / self.FLOOR_DB
+
+
+class OfficialSpectrogram(nn.Module):
+    """Magnitude as in BatVision's official code: window 64, hop 16, 512 points, resized bilinearly.
+
+    Input [..., 2, T], output [..., 2, image_size, image_size]. No logarithm and no normalisation. The
+    resize does not antialias, torchvision's default for tensors at the time of that code.
+
+    Source: Brunetto et al., "The Audio-Visual BatVision Dataset for Research on Sight and Sound", IROS 2023.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
+        self.image_size = image_size
+        self.transform = torchaudio.transforms.Spectrogram(
+            n_fft=512, win_length=WINDOW, hop_length=HOP, power=1.0
+        )
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        magnitude = self.transform(waveform)
+        flat = magnitude.reshape(-1, 1, *magnitude.shape[-2:])
+        resized = F.interpolate(flat, size=(self.image_size, self.image_size), mode="bilinear")
+        return resized.reshape(*magnitude.shape[:-2], self.image_size, self.image_size)

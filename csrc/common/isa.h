@@ -1,0 +1,35 @@
+// Which instruction set the CPU kernels use.
+//
+// A kernel is written once, on the vectors of common/simd.h, and compiled once per instruction set,
+// in one translation unit each: `cpu_generic.cpp`, `cpu_avx2.cpp`, `cpu_avx512.cpp`. Such a unit
+//   1. includes this header, and with it every standard header that the kernel needs, so that no
+//   inline
+//      function of the standard library is compiled for a processor that the user may not have;
+//   2. raises the target with `#pragma GCC target`;
+//   3. defines BINAURAL_ISA, the namespace of its copy of the kernel, and BINAURAL_VECTOR_BYTES;
+//   4. includes the kernel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+namespace binaural {
+
+enum class Isa {
+  kGeneric,       // 16-byte vectors: SSE2, NEON
+  kAvx2,          // AVX2, FMA
+  kAvx512,        // AVX-512 F, BW, DQ, VL
+  kAvx512OnAvx2,  // for tests: the AVX-512 kernel, compiled to AVX2
+};
+
+// The best that this processor has, or what `binaural_force_isa` asked for.
+Isa isa();
+
+}  // namespace binaural
+
+// For tests: take one of "generic", "avx2", "avx512", "avx512_on_avx2" from now on, or what is best
+// again with "". Returns 0, or -1 if this build or this processor does not have it.
+extern "C" __attribute__((visibility("default"))) int binaural_force_isa(const char* name);

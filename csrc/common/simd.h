@@ -1,0 +1,238 @@
+// Vectors of BINAURAL_VECTOR_BYTES, for kernels that are compiled once per instruction set
+// (common/isa.h).
+//
+// They are the compiler's vector types: + - * / and comparisons work lane by lane, a comparison
+// gives an integer vector of 0 and -1, `mask ? a : b` selects, and a * b + c becomes a fused
+// multiply-add where the target has one.
+#pragma once
+
+#include "common/isa.h"
+
+#define BINAURAL_INLINE inline __attribute__((always_inline))
+
+// Vectors are passed between inlined functions only, so how they would be passed in registers is no
+// matter.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+namespace binaural {
+
+// Storage types of 16 bits: arithmetic is done in float.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+namespace BINAURAL_ISA {
+
+template <class T>
+constexpr int kLanes = BINAURAL_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+template <class T>
+struct VectorTypes;
+template <>
+struct VectorTypes<float> {
+  typedef float Vector __attribute__((vector_size(BINAURAL_VECTOR_BYTES)));
+  typedef int32_t Integers __attribute__((vector_size(BINAURAL_VECTOR_BYTES)));
+};
+template <>
+struct VectorTypes<double> {
+  typedef double Vector __attribute__((vector_size(BINAURAL_VECTOR_BYTES)));
+  typedef int64_t Integers __attribute__((vector_size(BINAURAL_VECTOR_BYTES)));
+};
+typedef uint32_t Words __attribute__((vector_size(BINAURAL_VECTOR_BYTES)));
+typedef uint16_t HalfWords __attribute__((vector_size(BINAURAL_VECTOR_BYTES / 2)));
+
+template <class T>
+using Vec = typename VectorTypes<T>::Vector;
+// Integers as wide as the lanes of Vec<T>, which are also what its comparisons give.
+template <class T>
+using Ints = typename VectorTypes<T>::Integers;
+
+template <class To, class From>
+BINAURAL_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+template <class T>
+BINAURAL_INLINE Vec<T> broadcast(T value) {
+  return value - Vec<T>{};
+}
+
+template <class T>
+BINAURAL_INLINE Vec<T> load(const T* p) {
+  Vec<T> v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <class T>
+BINAURAL_INLINE void store(T* p, Vec<T> v) {
+  std::memcpy(p, &v, sizeof(v));
+}
+
+template <class T>
+BINAURAL_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+// The sum and the largest of the lanes, always in the same order.
+template <class T>
+BINAURAL_INLINE T sum(Vec<T> v) {
+  T total = v[0];
+  for (int lane = 1; lane < kLanes<T>; ++lane) total += v[lane];
+  return total;
+}
+
+template <class T>
+BINAURAL_INLINE T largest(Vec<T> v) {
+  T most = v[0];
+  for (int lane = 1; lane < kLanes<T>; ++lane) most = v[lane] > most ? v[lane] : most;
+  return most;
+}
+
+// 0, 1, 2, ... in the lanes.
+template <class T>
+BINAURAL_INLINE Ints<T> lane_numbers() {
+  Ints<T> numbers{};
+  for (int lane = 0; lane < kLanes<T>; ++lane) numbers[lane] = lane;
+  return numbers;
+}
+
+// 2^x with a relative error below 1 ulp or so; x below the smallest normal exponent gives that
+// number, x above the largest is not allowed, NaN stays NaN.
+template <class T>
+BINAURAL_INLINE Vec<T> exp2(Vec<T> x) {
+  constexpr bool kSingle = std::is_same_v<T, float>;
+  constexpr T kLowest = kSingle ? -126 : -1022;
+  constexpr int kMantissa = kSingle ? 23 : 52;
+  // Adding 1.5 · 2^mantissa leaves the nearest whole number in the low bits.
+  constexpr T kRound = kSingle ? T(0x1.8p23) : T(0x1.8p52);
+  // 2^r = 1 + r q(r) on [-½, ½], minimax in relative error: 2.6e-9 and 1.8e-17.
+  constexpr float kSingleQ[] = {0.69314721497f,  0.24022652783f,   0.05550310551f,
+                                0.009617692973f, 0.0013406643902f, 0.00015594678161f};
+  constexpr double kDoubleQ[] = {
+      0.6931471805599456968,   0.2402265069591009801,    0.05550410866479039455,
+      0.00961812910760700238,  0.001333355815343996475,  0.0001540353044157213033,
+      1.52527273851938682e-05, 1.321544267532982214e-06, 1.018064765923413889e-07,
+      7.07257041281442351e-09, 4.078071929588336665e-10};
+  x = x < broadcast<T>(kLowest) ? broadcast<T>(kLowest) : x;
+  const Vec<T> shifted = x + broadcast<T>(kRound);
+  const Vec<T> r = x - (shifted - broadcast<T>(kRound));
+  Vec<T> p;
+  if constexpr (kSingle) {
+    p = broadcast<T>(kSingleQ[5]);
+    for (int i = 4; i >= 0; --i) p = p * r + kSingleQ[i];
+  } else {
+    p = broadcast<T>(kDoubleQ[10]);
+    for (int i = 9; i >= 0; --i) p = p * r + kDoubleQ[i];
+  }
+  p = p * r + T(1);
+  return bit_cast<Vec<T>>(bit_cast<Ints<T>>(p) + (bit_cast<Ints<T>>(shifted) << kMantissa));
+}
+
+// --- 16-bit storage
+// ---------------------------------------------------------------------------------------
+
+BINAURAL_INLINE Vec<float> widen(Words bits, BFloat16) { return bit_cast<Vec<float>>(bits << 16); }
+
+BINAURAL_INLINE Vec<float> widen(Words bits, Float16) {
+  const Words magnitude = bits & 0x7fff;
+  // The exponents differ by 112; the product also makes subnormals right.
+  const Vec<float> finite = bit_cast<Vec<float>>(magnitude << 13) * 0x1p112f;
+  const Words special = (magnitude << 13) | 0x7f800000;  // infinity and NaN
+  const Words wide = magnitude >= 0x7c00 ? special : bit_cast<Words>(finite);
+  return bit_cast<Vec<float>>(wide | ((bits & 0x8000) << 16));
+}
+
+// Rounded to nearest, ties to even.
+BINAURAL_INLINE Words narrow(Vec<float> value, BFloat16) {
+  const Words bits = bit_cast<Words>(value);
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded;
+}
+
+BINAURAL_INLINE Words narrow(Vec<float> value, Float16) {
+  const Words bits = bit_cast<Words>(value);
+  const Words magnitude = bits & 0x7fffffff;
+  const Words normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1)) >> 13;
+  // Adding ½ lets the processor round a subnormal at the right bit.
+  const Vec<float> aligned = bit_cast<Vec<float>>(magnitude) + 0.5f;
+  const Words subnormal = bit_cast<Words>(aligned) - 0x3f000000;
+  const Words special = magnitude > 0x7f800000 ? Words{} + 0x7e00 : Words{} + 0x7c00;
+  Words half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x47800000 ? special : half;
+  return half | ((bits >> 16) & 0x8000);
+}
+
+// Load and store kLanes<T> values of a storage type as what one computes in.
+template <class T, class Storage>
+BINAURAL_INLINE Vec<T> load_as(const Storage* p) {
+  if constexpr (std::is_same_v<T, Storage>) {
+    return load<T>(p);
+  } else {
+    HalfWords bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    return widen(__builtin_convertvector(bits, Words), Storage{});
+  }
+}
+
+template <class T, class Storage>
+BINAURAL_INLINE void store_as(Storage* p, Vec<T> v) {
+  if constexpr (std::is_same_v<T, Storage>) {
+    store<T>(p, v);
+  } else {
+    const HalfWords bits = __builtin_convertvector(narrow(v, Storage{}), HalfWords);
+    std::memcpy(p, &bits, sizeof(bits));
+  }
+}
+
+// The same for the first `count` values; the other lanes are 0, or are not written.
+template <class T, class Storage>
+BINAURAL_INLINE Vec<T> load_some(const Storage* p, int64_t count) {
+  Storage padded[kLanes<T>]{};
+  std::memcpy(padded, p, count * sizeof(Storage));
+  return load_as<T>(padded);
+}
+
+template <class T, class Storage>
+BINAURAL_INLINE void store_some(Storage* p, Vec<T> v, int64_t count) {
+  Storage padded[kLanes<T>];
+  store_as<T>(padded, v);
+  std::memcpy(p, padded, count * sizeof(Storage));
+}
+
+// --- transposition of a square of kLanes<T> vectors
+// ---------------------------------------------------------
+
+template <int kStep, int kCount, bool kHigh>
+constexpr int interleaved(int lane) {
+  const int other = kCount + lane;
+  return kHigh ? ((lane & kStep) ? other : lane + kStep) : ((lane & kStep) ? other - kStep : lane);
+}
+
+template <class T, int kStep, int... kLane>
+BINAURAL_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, kLane...>) {
+  constexpr int kCount = kLanes<T>;
+  const Vec<T> low = __builtin_shufflevector(a, b, interleaved<kStep, kCount, false>(kLane)...);
+  const Vec<T> high = __builtin_shufflevector(a, b, interleaved<kStep, kCount, true>(kLane)...);
+  a = low;
+  b = high;
+}
+
+template <class T, int kStep = kLanes<T> / 2>
+BINAURAL_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if ((i & kStep) == 0) {
+      exchange<T, kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kLanes<T>>{});
+    }
+  }
+  if constexpr (kStep > 1) transpose<T, kStep / 2>(rows);
+}
+
+}  // namespace BINAURAL_ISA
+}  // namespace binaural

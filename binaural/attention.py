@@ -60,7 +60,9 @@ class BinauralCrossAttention(nn.Module):
             raise ValueError(f"similarity must be one of {get_args(Similarity)}, got {similarity!r}")
         if scope == "plane":
             if max_lag is not None:
-                raise ValueError(f"max_lag needs scope 'time': on a plane a lag has no meaning; got {max_lag}")
+                raise ValueError(
+                    f"max_lag needs scope 'time': on a plane a lag has no meaning; got {max_lag}"
+                )
             heads, query_channels, lag_bias = 1, max(channels // _PLANE_REDUCTION, 1), None
         else:
             heads = max(heads, math.ceil(channels / _LARGEST_HEAD))

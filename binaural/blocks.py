@@ -1,6 +1,7 @@
 """The convolutional blocks that every network here shares, so that they differ in their idea only."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
         sizes = [in_channels, *channels]
-        self.levels = nn.ModuleList(DoubleConv(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.levels = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, in_channels, H, W] → features of level l = 1..5, [B, C_l, H / 2^(l-1), W / 2^(l-1)]."""

@@ -94,7 +94,9 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             }
         )
         self.fusion = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(2 * ear, full, 1, bias=False), nn.BatchNorm2d(full), nn.ReLU(inplace=True))
+            nn.Sequential(
+                nn.Conv2d(2 * ear, full, 1, bias=False), nn.BatchNorm2d(full), nn.ReLU(inplace=True)
+            )
             for ear, full in zip(ear_channels, channels, strict=True)
         )
         self.decoder = DepthDecoder(channels, max_depth)

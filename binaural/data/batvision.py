@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
@@ -95,15 +95,14 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
             FileNotFoundError: a file is gone.
             ValueError: a file cannot be used; the message names it and says what was expected.
         """
-        depth = read_depth(
-            self.recordings[index].depth,
-            max_depth=self.max_depth,
-            image_size=self.image_size,
-            interpolation="bilinear" if self.preprocessing == "official" else "nearest",
-        )
+        depth = self._read_depth(index)
         if not depth.any():
             self._note(self._unmeasured, index, f"{self.recordings[index].depth}: no valid depth at all")
         return self._read_waveform(index), depth
+
+    def depths(self) -> Iterator[Tensor]:
+        """The depth maps [1, S, S] of all items in order, without their sound."""
+        return (self._read_depth(index) for index in range(len(self)))
 
     @property
     def unmeasured(self) -> list[Path]:
@@ -114,6 +113,14 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
     def resampled(self) -> list[Path]:
         """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
         return [self.recordings[i].audio[0] for i in self._resampled.nonzero().flatten().tolist()]
+
+    def _read_depth(self, index: int) -> Tensor:
+        return read_depth(
+            self.recordings[index].depth,
+            max_depth=self.max_depth,
+            image_size=self.image_size,
+            interpolation="bilinear" if self.preprocessing == "official" else "nearest",
+        )
 
     def _read_waveform(self, index: int) -> Tensor:
         raise NotImplementedError

@@ -35,7 +35,7 @@ def check_weight(name: str, weight: float) -> None:
 
 
 def check_weights(weights: Tensor) -> None:
-    """Raise TypeError or ValueError unless `weights` is a floating-point tensor [3]; its values are not read."""
+    """Raise TypeError or ValueError unless `weights` is a float tensor [3]; its values are not read."""
     if not isinstance(weights, Tensor):
         raise TypeError(f"weights must be a tensor, got {type(weights).__name__}")
     if weights.dtype not in DTYPES:

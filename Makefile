@@ -1,0 +1,54 @@
+# `make train` and `make test` set everything up by themselves, and find it again the next time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXTENSION := kernels/_C.abi3.so
+# What the extension is built from: a change of any of it builds it anew.
+SOURCES := setup.py $(shell find csrc -type f)
+# ninja comes from the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup train test lint format clean
+
+help:
+	@echo "make train   set up, simulate rooms, train a network on their echoes, show metrics and pictures"
+	@echo "make test    set up and run the tests"
+	@echo "make setup   virtual environment, dependencies, compiled extension"
+	@echo "make lint    ruff, mypy, clang-format (make format mends what can be mended)"
+	@echo "make clean   remove the extension and what was built on the way (not .venv, data/ or runs/)"
+
+setup: $(INSTALLED) $(EXTENSION)
+
+train: setup
+	$(BIN)/python train.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+clean:
+	rm -rf build $(EXTENSION) *.egg-info
+
+# The build needs torch, so torch comes first; the extension is built in the open, so that its one line
+# about CUDA is seen; then the project itself, editable, which finds the extension built.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel ninja
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(EXTENSION): $(SOURCES) | $(INSTALLED)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@

@@ -1,0 +1,69 @@
+"""Measuring a network, and the constant that it has to beat."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from binaural.metrics import DepthMetrics
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    channels_last: bool = True,
+    threshold: float = 0.0,
+) -> DepthMetrics:
+    """The metrics of `network` over all batches; it is left in the mode it was in.
+
+    Args:
+        network: spectrograms [B, 2, H, W] → depth [B, 1, H, W], metres.
+        batches: pairs of spectrograms and depth [B, 1, H, W], metres, 0 = no measurement.
+        device: where `network` is.
+        precision: of autocast; float32 means none.
+        channels_last: memory layout of the input.
+        threshold: metres; pixels count whose true depth is above it.
+    """
+    metrics = DepthMetrics(threshold=threshold, device=device)
+    was_training = network.training
+    network.eval()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for spectrogram, depth in batches:
+        spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            prediction = network(spectrogram)
+        metrics.update(prediction.float(), depth.to(device, non_blocking=True))
+    network.train(was_training)
+    return metrics
+
+
+def mean_depth(depths: Iterable[Tensor]) -> float:
+    """Mean over all valid pixels, metres: the constant with the least squared error, a floor for networks.
+
+    Args:
+        depths: maps of any shape, metres; ≤ 0 or not finite means no measurement.
+
+    Returns:
+        NaN if no pixel is valid.
+    """
+    total, count = 0.0, 0
+    for depth in depths:
+        valid = depth[torch.isfinite(depth) & (depth > 0)]
+        total, count = total + float(valid.double().sum()), count + valid.numel()
+    return total / count if count else math.nan
+
+
+class ConstantPredictor(nn.Module):
+    """Predicts the same depth everywhere: spectrograms [B, 2, H, W] → [B, 1, H, W]."""
+
+    def __init__(self, depth: float) -> None:
+        super().__init__()
+        self.depth = depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_full((x.shape[0], 1, *x.shape[2:]), self.depth)

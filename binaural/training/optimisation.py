@@ -1,0 +1,81 @@
+"""Optimiser, learning-rate schedule and precision, by the names that users give."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+_WARM_UP = 0.02  # of all steps
+
+
+def make_optimizer(
+    name: str, network: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW, Adam or SGD with momentum; norms, biases, gains and lag biases do not decay."""
+    decaying = [p for n, p in network.named_parameters() if p.dim() > 1 and not n.endswith("lag_bias")]
+    decays = {id(p) for p in decaying}
+    other = [p for p in network.parameters() if id(p) not in decays]
+    groups = [
+        {"params": decaying, "weight_decay": weight_decay},
+        {"params": other, "weight_decay": 0.0},
+    ]
+    # fused: one kernel for all parameters instead of several for each
+    if name == "sgd":
+        return torch.optim.SGD(groups, learning_rate, momentum=0.9, nesterov=True, fused=True)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    return kind(groups, learning_rate, fused=True)
+
+
+def make_scheduler(name: str, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
+    """Learning rate by step: a linear warm-up, then cosine to 0, a tenth after each third, or constant."""
+    warm_up = max(1, round(_WARM_UP * total_steps))
+
+    def after_warm_up(step: int) -> float:
+        done = min((step - warm_up) / max(1, total_steps - warm_up), 1.0)
+        if name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 0.1 ** min(int(3 * done), 2) if name == "step" else 1.0
+
+    factor: Callable[[int], float] = lambda step: (  # noqa: E731
+        (step + 1) / warm_up if step < warm_up else after_warm_up(step)
+    )
+    return LambdaLR(optimizer, factor)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of autocast; float32 means none.
+
+    "auto" takes bfloat16 on a GPU that has it and float16 on another. On a CPU it takes float32: without
+    matrix units for bfloat16, converting costs more than it saves.
+
+    Raises:
+        ValueError: the device lacks the precision.
+    """
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ValueError(
+            f"--precision fp16 needs a GPU, and this run is on {device}; bf16 or fp32 would work"
+        )
+    return dtype

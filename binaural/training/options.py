@@ -1,0 +1,263 @@
+"""The command line of `train.py`, and what its options default to."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from binaural.networks import NETWORKS
+
+# What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.
+_FULL_SIZE = {
+    "image_size": 256,
+    "max_depth": 30.0,
+    "base_channels": 64,
+    "batch_size": 32,
+    "nb_epochs": 80,
+    "num_workers": 8,
+}
+DEFAULTS_BY_DATASET: dict[str, dict[str, Any]] = {
+    "simulated": {
+        "dataset_dir": "data/simulated",
+        "image_size": 64,
+        "max_depth": 12.0,
+        "base_channels": 16,
+        "batch_size": 16,
+        "nb_epochs": 8,
+        "num_workers": 0,
+    },
+    "batvisionv1": {"dataset_dir": None, **_FULL_SIZE, "max_depth": 12.0},
+    "batvisionv2": {"dataset_dir": None, **_FULL_SIZE},
+}
+DEFAULTS: dict[str, Any] = {
+    "dataset": "simulated",
+    "preprocessing": "default",
+    "exclude_locations": [],
+    "augment": True,
+    "simulated_rooms": 1500,
+    "model": "binaural",
+    "attention_levels": [2, 3, 4, 5],
+    "heads": 4,
+    "scope": "time",
+    "similarity": "shared",
+    "max_lag": None,
+    "ear_width": 1.0,
+    "use_adaptive_loss": False,
+    "lambda_recon": 1.0,
+    "lambda_edge": 0.2,
+    "lambda_smooth": 0.1,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-4,
+    "scheduler": "cosine",
+    "clip_gradient": 1.0,
+    "accumulate": 1,
+    "seed": 0,
+    "device": "auto",
+    "precision": "auto",
+    "compile": "auto",
+    "channels_last": True,
+    "kernel_backend": None,
+    "experiment_name": None,
+    "runs_dir": "runs",
+    "resume": False,
+    "log_interval": 10,
+    "metric_threshold": 0.0,
+    "use_wandb": False,
+}
+# A resumed run may change these; anything else would make it another run.
+CHANGEABLE = {
+    "dataset_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend", "log_interval",
+    "use_wandb", "resume", "runs_dir", "experiment_name",
+}  # fmt: skip
+
+Options = argparse.Namespace
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; an option that was not given is absent from its result, so that it can be told apart."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a network that sees depth in binaural echoes. Without arguments: on echoes of "
+        "simulated rooms, made on first use, in minutes on a laptop. With --dataset batvisionv2 "
+        "--dataset_dir ...: on recordings, full size.",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The run goes to RUNS_DIR/EXPERIMENT_NAME/: config.json, log.jsonl, metrics.json, best/ and "
+        "last/ (weights as safetensors), predictions.png, curves.png. Ctrl-C saves and stops; --resume goes "
+        "on.",
+    )
+
+    def add(group: argparse._ArgumentGroup, name: str, help: str, **kwargs: Any) -> None:
+        key = name.removeprefix("--")
+        by_dataset = {d: v[key] for d, v in DEFAULTS_BY_DATASET.items() if key in v}
+        if by_dataset:
+            values = ", ".join(f"{d}: {v}" for d, v in by_dataset.items() if v is not None)
+            help += f" (default {values})"
+        elif DEFAULTS[key] not in (None, False):
+            value = DEFAULTS[key]
+            help += f" (default {' '.join(map(str, value)) if isinstance(value, list) else value})"
+        group.add_argument(name, help=help.replace("%", "%%"), **kwargs)
+
+    data = parser.add_argument_group("data")
+    add(data, "--dataset", "what to train on", choices=tuple(DEFAULTS_BY_DATASET))
+    add(data, "--dataset_dir", "its folder", type=str)
+    add(data, "--image_size", "rows and columns of spectrogram and depth map", type=_positive_int)
+    add(data, "--max_depth", "metres; echoes and depths beyond are cut", type=_positive)
+    add(
+        data,
+        "--preprocessing",
+        "of recordings; official: as BatVision's code",
+        choices=("default", "official"),
+    )
+    add(data, "--exclude_locations", "batvisionv2: locations to hold out of training and validation; the "
+        "test is then on them alone", nargs="+", metavar="NAME")  # fmt: skip
+    add(data, "--augment", "mirror the room, vary the gain, add noise", action=argparse.BooleanOptionalAction)
+    add(data, "--simulated_rooms", "simulated: training rooms", type=_positive_int)
+    add(data, "--num_workers", "processes that load data", type=_natural)
+
+    model = parser.add_argument_group("model")
+    add(model, "--model", "the network", choices=tuple(NETWORKS))
+    add(model, "--base_channels", "channels of the finest level", type=_positive_int)
+    add(model, "--attention_levels", "levels that match the ears, 1 (finest) to 5", nargs="*", type=int)
+    add(model, "--heads", "attention heads", type=_positive_int)
+    add(model, "--scope", "match along time in each frequency, or the whole plane", choices=("time", "plane"))
+    add(model, "--similarity", "one matrix for both directions, or one each", choices=("shared", "separate"))
+    add(
+        model, "--max_lag", "time steps beyond which echoes never match; no limit if not given", type=_natural
+    )
+    add(model, "--ear_width", "width of an ear's encoder relative to the U-Net's; at 0.63 the two cost no "
+        "more than one", type=_positive)  # fmt: skip
+
+    loss = parser.add_argument_group("loss")
+    add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
+    add(loss, "--lambda_recon", "weight of the depth error", type=_weight)
+    add(loss, "--lambda_edge", "weight of the edge error", type=_weight)
+    add(loss, "--lambda_smooth", "weight of the smoothness", type=_weight)
+
+    optimisation = parser.add_argument_group("optimisation")
+    add(optimisation, "--batch_size", "samples a step", type=_positive_int)
+    add(optimisation, "--nb_epochs", "passes over the training set", type=_positive_int)
+    add(optimisation, "--learning_rate", "at its peak", type=_positive)
+    add(optimisation, "--optimizer", "the optimiser", choices=("adamw", "adam", "sgd"))
+    add(optimisation, "--scheduler", "of the learning rate, after a short warm-up; step: a tenth after each "
+        "third of the run", choices=("cosine", "step", "none"))  # fmt: skip
+    add(optimisation, "--weight_decay", "of the optimiser", type=_weight)
+    add(optimisation, "--clip_gradient", "largest norm of the gradient; 0 for no limit", type=_weight)
+    add(optimisation, "--accumulate", "batches whose gradients make one step", type=_positive_int)
+    add(optimisation, "--seed", "of weights, order and augmentation", type=_natural)
+
+    speed = parser.add_argument_group("speed")
+    add(speed, "--device", "auto, cpu, cuda or cuda:N", type=str)
+    add(
+        speed,
+        "--precision",
+        "auto: bf16 or fp16 on a GPU, fp32 on a CPU",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    add(speed, "--compile", "torch.compile; auto: on a GPU", choices=("auto", "on", "off"))
+    add(speed, "--channels_last", "memory layout", action=argparse.BooleanOptionalAction)
+    add(speed, "--kernel_backend", "of attention and loss; the best available if not given",
+        choices=("reference", "cpp", "triton", "cuda"))  # fmt: skip
+
+    run = parser.add_argument_group("run")
+    add(run, "--experiment_name", "folder of the run; DATASET-MODEL, numbered, if not given", type=_file_name)
+    add(run, "--runs_dir", "folder of the runs", type=str)
+    add(run, "--resume", "go on with the run of that name from its last checkpoint", action="store_true")
+    add(run, "--log_interval", "steps between updates of progress bar and log", type=_positive_int)
+    add(
+        run,
+        "--metric_threshold",
+        "metres; pixels whose true depth is not above it do not count",
+        type=_weight,
+    )
+    add(run, "--use_wandb", "log to Weights & Biases too (pip install wandb)", action="store_true")
+    return parser
+
+
+def parse_options(arguments: list[str] | None = None) -> Options:
+    """The options of a run: what was given, then what the resumed run had, then the defaults.
+
+    Exits with a message, before anything is written, where an option is wrong.
+    """
+    parser = make_parser()
+    given = vars(parser.parse_args(arguments))
+    saved: dict[str, Any] = {}
+    if given.get("resume"):
+        if "experiment_name" not in given:
+            parser.error("--resume needs --experiment_name: which run should go on?")
+        saved = _saved_options(parser, given)
+    dataset = given.get("dataset", saved.get("dataset", DEFAULTS["dataset"]))
+    options = Options(**{**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given})
+    _check_together(parser, options)
+    return options
+
+
+def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> dict[str, Any]:
+    path = Path(given.get("runs_dir", DEFAULTS["runs_dir"])) / given["experiment_name"] / "config.json"
+    if not path.is_file():
+        parser.error(f"--resume: there is no run at {path.parent}")
+    saved = json.loads(path.read_text())
+    for name, value in given.items():
+        if name not in CHANGEABLE and name in saved and saved[name] != value:
+            parser.error(
+                f"--resume: the run was started with {name} = {saved[name]!r} and cannot go on with {value!r}"
+            )
+    return saved
+
+
+def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
+    """Refuse combinations that cannot work."""
+    if options.dataset_dir is None:
+        parser.error(f"--dataset {options.dataset} needs --dataset_dir, the folder that holds it")
+    if options.dataset != "simulated" and not Path(options.dataset_dir).is_dir():
+        parser.error(f"--dataset_dir: there is no folder {options.dataset_dir}")
+    if options.image_size % 16:
+        parser.error(f"--image_size must be a multiple of 16 for five levels, got {options.image_size}")
+    if options.exclude_locations and options.dataset != "batvisionv2":
+        parser.error(f"--exclude_locations: {options.dataset} has no locations, batvisionv2 does")
+    levels = options.attention_levels
+    if len(set(levels)) != len(levels) or not set(levels) <= {1, 2, 3, 4, 5}:
+        parser.error(f"--attention_levels must be different levels from 1 to 5, got {levels}")
+    if options.scope == "plane" and options.max_lag is not None:
+        parser.error("--max_lag needs --scope time: on a plane a lag has no meaning")
+    if options.lambda_recon == options.lambda_edge == options.lambda_smooth == 0:
+        parser.error("--lambda_recon, --lambda_edge and --lambda_smooth are all 0: there is nothing to learn")
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _positive(text: str) -> float:
+    if not (number := _number(text)) > 0 or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def _weight(text: str) -> float:
+    if not (number := _number(text)) >= 0 or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return number
+
+
+def _file_name(text: str) -> str:
+    if not text or Path(text).name != text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, without a path, got {text!r}")
+    return text

@@ -1,0 +1,211 @@
+"""One run's network, loss and optimiser: an epoch of training, and all that a resumed run needs."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from binaural.data import EchoDataset
+from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss
+from binaural.training.batches import training_loader
+from binaural.training.interruption import Interruption
+from binaural.training.optimisation import make_optimizer, make_scheduler
+from binaural.training.options import Options
+from binaural.training.run_folder import RunFolder
+from binaural.training.step_losses import StepLosses
+
+
+class LossNotFinite(RuntimeError):
+    """The loss became NaN or infinite; the text names the batch."""
+
+
+class Trainer:
+    """Trains a network on a data set.
+
+    Args:
+        options: of the run.
+        network: on its device, in its memory layout.
+        train_set: what it learns from.
+        run: where the log goes.
+        device: of the network.
+        precision: of autocast; float32 means none.
+        compiled: run the network through torch.compile.
+
+    Raises:
+        ValueError: an epoch holds less than one step.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        network: nn.Module,
+        train_set: EchoDataset,
+        run: RunFolder,
+        device: torch.device,
+        precision: torch.dtype,
+        compiled: bool,
+    ) -> None:
+        self.options, self.network, self.train_set, self.run = options, network, train_set, run
+        self.device, self.precision = device, precision
+        self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.forward = torch.compile(network, fullgraph=True) if compiled else network
+        loss_kind = AdaptiveBinauralAttentionLoss if options.use_adaptive_loss else BinauralAttentionLoss
+        self.loss = loss_kind(
+            options.lambda_recon, options.lambda_edge, options.lambda_smooth, backend=options.kernel_backend
+        ).to(device)
+        self.batches, self.order = training_loader(
+            train_set, options.batch_size, options.seed, options.num_workers
+        )
+        self.steps_per_epoch = len(self.order) // options.accumulate
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"accumulate is {options.accumulate}, but an epoch has {len(self.order)} batches"
+            )
+        self.optimizer = make_optimizer(
+            options.optimizer, network, options.learning_rate, options.weight_decay
+        )
+        self.scheduler = make_scheduler(
+            options.scheduler, self.optimizer, self.steps_per_epoch * options.nb_epochs
+        )
+        # Low-precision gradients vanish in float16 alone; elsewhere the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.losses = StepLosses(device, options.log_interval * options.accumulate)
+        self.epoch = 0  # the present one
+        self.step = 0  # steps of it that are done
+        self.best = math.inf  # lowest validation RMSE so far, metres
+
+    def train_epoch(self, interruption: Interruption) -> None:
+        """The rest of the present epoch.
+
+        Raises:
+            StopRequested: between two steps; `state` is then what a resumed run needs.
+            LossNotFinite: naming the batch.
+        """
+        options = self.options
+        if isinstance(self.loss, AdaptiveBinauralAttentionLoss):
+            self.loss.set_epoch(self.epoch, options.nb_epochs)
+        self.network.train()
+        self.order.go_to(self.epoch, self.step * options.accumulate)
+        self.optimizer.zero_grad(set_to_none=True)
+        watch = Stopwatch()
+        with tqdm(
+            total=self.steps_per_epoch,
+            initial=self.step,
+            desc=f"epoch {self.epoch + 1}/{options.nb_epochs}",
+            unit="step",
+        ) as bar:
+            for number, (spectrogram, depth) in enumerate(interruption.watch(self.batches), start=1):
+                if self.step == self.steps_per_epoch:
+                    break  # batches that do not fill another step
+                self._add_gradient(spectrogram, depth)
+                watch.count(len(depth))
+                if number % options.accumulate:
+                    continue
+                self._update_weights()
+                bar.update()
+                if self.step % options.log_interval == 0 or self.step == self.steps_per_epoch:
+                    bar.set_postfix_str(self._log(watch))
+
+    def _add_gradient(self, spectrogram: Tensor, depth: Tensor) -> None:
+        spectrogram = spectrogram.to(self.device, non_blocking=True, memory_format=self.layout)
+        depth = depth.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            total, terms = self.loss(self.forward(spectrogram), depth)
+        self.scaler.scale(total / self.options.accumulate).backward()
+        self.losses.add(total, terms)
+
+    def _update_weights(self) -> None:
+        if self.options.clip_gradient:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_gradient)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def _log(self, watch: "Stopwatch") -> str:
+        """Log the steps since the last time; return what the progress bar says of them."""
+        means = self.check_losses()
+        rate, speed = self.scheduler.get_last_lr()[0], watch.rate()
+        self.run.log(
+            {
+                "kind": "train",
+                "epoch": self.epoch + 1,
+                "step": self.total_steps,
+                **means,
+                "learning_rate": rate,
+                "samples_per_second": round(speed, 1),
+            }
+        )
+        terms = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        return f"{terms} lr {rate:.1e} {speed:.0f} samples/s"
+
+    def check_losses(self) -> dict[str, float]:
+        """Mean loss and terms since the last check.
+
+        Raises:
+            LossNotFinite: one of them was NaN or infinite; the text names the files of its batch.
+        """
+        means, batches_ago = self.losses.take()
+        if batches_ago is not None:
+            batch = self.step * self.options.accumulate - batches_ago
+            files = [self.train_set.recordings[i].audio[0] for i in self.order.indices(batch)]
+            raise LossNotFinite(
+                f"the loss of step {batch // self.options.accumulate + 1} of epoch {self.epoch + 1} is not "
+                f"finite. Its batch: {', '.join(map(str, files))}"
+            )
+        return means
+
+    @property
+    def total_steps(self) -> int:
+        """Steps since the beginning of the run."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def finish_epoch(self, rmse: float) -> bool:
+        """Go to the next epoch; whether this one's validation RMSE, metres, was the lowest so far."""
+        is_best = rmse < self.best
+        self.best = min(rmse, self.best)
+        self.epoch, self.step = self.epoch + 1, 0
+        return is_best
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs to go on as if it had not stopped."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+
+
+class Stopwatch:
+    """Samples per second since the last reading."""
+
+    def __init__(self) -> None:
+        self._start, self._samples = time.perf_counter(), 0
+
+    def count(self, samples: int) -> None:
+        self._samples += samples
+
+    def rate(self) -> float:
+        now = time.perf_counter()
+        rate = self._samples / (now - self._start)
+        self._start, self._samples = now, 0
+        return rate

@@ -1,0 +1,166 @@
+"""Train a network that sees depth in binaural echoes.
+
+`python train.py` trains on simulated rooms, made on first use; `python train.py --help` tells the rest.
+"""
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from binaural.simulate import simulate_dataset
+
+from binaural.data import EchoDataset, open_split
+from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
+from binaural.metrics import METRICS
+from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
+from binaural.training.batches import evaluation_loader
+from binaural.training.interruption import Interruption, StopRequested
+from binaural.training.optimisation import choose_device, choose_precision
+from binaural.training.options import Options, parse_options
+from binaural.training.pictures import draw_curves, draw_predictions
+from binaural.training.run_folder import RunFolder, choose_run_folder
+from binaural.training.trainer import LossNotFinite, Trainer
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(arguments)
+    try:
+        train(options)
+    except (ValueError, OSError, LossNotFinite) as error:
+        sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("train.py: stopped")
+
+
+def train(options: Options) -> None:
+    torch.manual_seed(options.seed)
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    compiled = options.compile == "on" or (options.compile == "auto" and device.type == "cuda")
+    path = choose_run_folder(options)
+
+    # Data
+    if options.dataset == "simulated":
+        simulate_dataset(options.dataset_dir, rooms_train=options.simulated_rooms)
+    train_set, val_set, test_set = (open_dataset(options, split) for split in ("train", "val", "test"))
+    sizes = f"{len(train_set)} training, {len(val_set)} validation, {len(test_set)} test samples"
+    print(f"{options.dataset}: {sizes}")
+
+    # Network
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network = make_network(options).to(device, memory_format=layout)
+    parameters = sum(p.numel() for p in network.parameters())
+    print(
+        f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
+        f"{str(precision).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
+    )
+
+    # The run
+    print(f"writing to {path}")
+    run = RunFolder(path, wandb_config=vars(options) if options.use_wandb else None)
+    trainer = Trainer(options, network, train_set, run, device, precision, compiled)
+    if options.resume and (state := run.load_state()) is not None:
+        trainer.load_state(state)
+        run.trim_log(trainer.total_steps)
+        print(f"going on in epoch {trainer.epoch + 1} after step {trainer.step}")
+    run.write_json("config.json", {name: value for name, value in vars(options).items() if name != "resume"})
+
+    measure = partial(
+        evaluate,
+        device=device,
+        precision=precision,
+        channels_last=options.channels_last,
+        threshold=options.metric_threshold,
+    )
+    with Interruption() as interruption:
+        try:
+            while trainer.epoch < options.nb_epochs:
+                trainer.train_epoch(interruption)
+                metrics = measure(network, interruption.watch(loader(options, val_set))).compute()
+                run.log(
+                    {"kind": "validation", "epoch": trainer.epoch + 1, "step": trainer.total_steps, **metrics}
+                )
+                print(f"validation: {describe(metrics)}")
+                if trainer.finish_epoch(metrics["rmse"]):
+                    network.save_pretrained(run.best, description(options))
+                save_last(run, trainer, options)
+
+            print(f"test, pixels deeper than {options.metric_threshold:g} m:")
+            best = load_network(run.best).to(device, memory_format=layout)
+            constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
+            results = measure(best, interruption.watch(loader(options, test_set))).compute()
+            floor = measure(constant, interruption.watch(loader(options, test_set))).compute()
+        except StopRequested as signal:
+            trainer.check_losses()
+            save_last(run, trainer, options)
+            print(
+                f"{signal}: saved in epoch {trainer.epoch + 1} after step {trainer.step}; "
+                f"go on with --resume --experiment_name {path.name}"
+            )
+            return
+        finally:
+            run.close()
+    print(f"  {options.model:<9} {describe(results)}")
+    print(f"  {'constant':<9} {describe(floor)}")
+    run.write_json("metrics.json", {**results, "constant": floor, "threshold": options.metric_threshold})
+    draw_curves(path / "curves.png", run.read_log())
+    draw_predictions(path / "predictions.png", best, test_set, device)
+    print(f"see {path / 'predictions.png'} and {path / 'curves.png'}; the best weights are in {run.best}")
+
+
+def open_dataset(options: Options, split: str) -> EchoDataset:
+    """A split as the options want it; a location that is held out is in the test split alone."""
+    locations: dict[str, Any] = {}
+    if options.exclude_locations:
+        key = "locations" if split == "test" else "exclude_locations"
+        locations[key] = options.exclude_locations
+    return open_split(
+        options.dataset,
+        options.dataset_dir,
+        split,
+        max_depth=options.max_depth,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        augment=options.augment and split == "train",
+        **locations,
+    )
+
+
+def make_network(options: Options) -> BinauralAttentionDepthNet | UNet:
+    if options.model == "unet":
+        return UNet(options.base_channels, options.max_depth)
+    return BinauralAttentionDepthNet(
+        options.base_channels,
+        options.attention_levels,
+        options.heads,
+        options.scope,
+        options.similarity,
+        options.max_depth,
+        options.ear_width,
+        options.max_lag,
+        backend=options.kernel_backend,
+    )
+
+
+def loader(options: Options, dataset: EchoDataset) -> torch.utils.data.DataLoader:
+    return evaluation_loader(dataset, options.batch_size, options.num_workers)
+
+
+def description(options: Options) -> dict[str, Any]:
+    """What the saved network must be fed with, for its `config.json`."""
+    names = ("dataset", "image_size", "max_depth", "preprocessing")
+    return {"input": {name: getattr(options, name) for name in names}}
+
+
+def save_last(run: RunFolder, trainer: Trainer, options: Options) -> None:
+    trainer.network.save_pretrained(run.last, description(options))
+    run.save_state(trainer.state())
+
+
+def describe(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {metrics[name]:.3f}" for name in METRICS)
+
+
+if __name__ == "__main__":
+    main()

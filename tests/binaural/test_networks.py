@@ -1,0 +1,126 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from binaural import BinauralAttentionDepthNet, UNet, load_network
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def mirror_ears(network: BinauralAttentionDepthNet) -> None:
+    """Give the right ear the left ear's weights, and let fusion treat both alike."""
+    network.encoder_right.load_state_dict(network.encoder_left.state_dict())
+    for attention in network.attention.values():
+        attention.norm_right.load_state_dict(attention.norm_left.state_dict())
+        attention.project_right.load_state_dict(attention.project_left.state_dict())
+        nn.init.ones_(attention.gain_left)
+        nn.init.ones_(attention.gain_right)
+    for fusion in network.fusion:
+        half = fusion[0].weight.shape[1] // 2
+        with torch.no_grad():
+            fusion[0].weight[:, half:] = fusion[0].weight[:, :half]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        BinauralAttentionDepthNet(8, max_depth=7.0),
+        BinauralAttentionDepthNet(8, attention_levels=(), max_depth=7.0),
+        BinauralAttentionDepthNet(8, scope="plane", similarity="separate", max_depth=7.0),
+        BinauralAttentionDepthNet(8, ear_width=0.63, max_lag=4, max_depth=7.0),
+        UNet(8, max_depth=7.0),
+    ],
+)
+@pytest.mark.parametrize("shape", [(1, 2, 32, 32), (2, 2, 48, 37)])
+def test_depth_in_metres_within_range(network, shape):
+    depth = network(torch.randn(shape) * 100)
+    assert depth.shape == (shape[0], 1, *shape[2:])
+    assert depth.min() >= 0
+    assert depth.max() <= 7.0
+    depth.mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_ears_are_treated_alike():
+    """With the same weights for both ears, swapping them changes nothing: no path confuses left and right."""
+    network = BinauralAttentionDepthNet(8).eval()
+    mirror_ears(network)
+    x = torch.randn(1, 2, 32, 32)
+    torch.testing.assert_close(network(x), network(x.flip(1)))
+
+
+def test_widths_of_the_design():
+    network = BinauralAttentionDepthNet(64)
+    assert [level[0].out_channels for level in network.encoder_left.levels] == [64, 128, 256, 512, 512]
+    assert [fusion[0].out_channels for fusion in network.fusion] == [64, 128, 256, 512, 512]
+    assert [network.attention[level].heads for level in "2345"] == [4, 4, 8, 8]
+
+
+def test_lean_ears_cost_no_more_than_one_encoder():
+    """At ear_width 0.63 the convolutions of both ears have about the parameters of the U-Net's encoder."""
+    ears, full = BinauralAttentionDepthNet(64, ear_width=0.63), UNet(64)
+    assert count(ears.encoder_left) + count(ears.encoder_right) < 1.02 * count(full.encoder)
+
+
+def test_attention_at_gain_zero_is_the_network_without():
+    """Attention starts switched off, so that training starts from plain fusion."""
+    torch.manual_seed(0)
+    network = BinauralAttentionDepthNet(8).eval()
+    without = BinauralAttentionDepthNet(8, attention_levels=()).eval()
+    without.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("attention")})
+    x = torch.randn(1, 2, 32, 32)
+    torch.testing.assert_close(network(x), without(x))
+
+
+@pytest.mark.parametrize("network", [BinauralAttentionDepthNet(8, (3, 5), lag_bias=2), UNet(8, 5.0)])
+def test_save_and_load(network, tmp_path):
+    network.save_pretrained(tmp_path / "net", {"input": {"image_size": 32}})
+    loaded = load_network(tmp_path / "net")
+    assert type(loaded) is type(network)
+    assert not loaded.training
+    x = torch.randn(1, 2, 32, 32)
+    torch.testing.assert_close(loaded(x), network.eval()(x), rtol=0, atol=0)
+    assert json.loads((tmp_path / "net" / "config.json").read_text())["input"] == {"image_size": 32}
+
+
+def test_load_refuses(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json not found"):
+        load_network(tmp_path)
+    UNet(8).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="describes a UNet, expected a BinauralAttentionDepthNet"):
+        BinauralAttentionDepthNet.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_network(tmp_path)
+    (tmp_path / "config.json").write_text('{"network": "UNet"}')
+    with pytest.raises(ValueError, match="expected the keys"):
+        load_network(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base_channels": 0}, "base_channels must be at least 1, got 0"),
+        ({"attention_levels": (0, 2)}, "attention_levels must be different levels from 1 to 5"),
+        ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
+        ({"max_depth": -1.0}, "max_depth must be positive"),
+        ({"ear_width": 0}, "ear_width must be positive"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BinauralAttentionDepthNet(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (1, 3, 32, 32), (1, 2, 8, 32)])
+def test_input_is_checked(shape):
+    with pytest.raises(ValueError, match=r"the input must be \[B, 2, H, W\]"):
+        UNet(8)(torch.randn(shape))

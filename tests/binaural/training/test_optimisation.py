@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from binaural import BinauralAttentionDepthNet
+from binaural.training.optimisation import choose_device, choose_precision, make_optimizer, make_scheduler
+
+
+def rates(name, steps=100):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make_scheduler(name, optimizer, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_schedules():
+    cosine, step, none = rates("cosine"), rates("step"), rates("none")
+    assert cosine[0] == step[0] == none[0] == 0.5  # warm-up: two of a hundred steps
+    assert cosine[2] == 1.0
+    assert cosine[51] == pytest.approx(0.5)
+    assert cosine[-1] < 1e-3
+    assert all(a >= b for a, b in zip(cosine[2:], cosine[3:], strict=False))
+    assert sorted({round(rate, 6) for rate in step[2:]}) == [0.01, 0.1, 1.0]
+    assert set(none[2:]) == {1.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_norms_biases_and_gains_do_not_decay(name):
+    network = BinauralAttentionDepthNet(8)
+    optimizer = make_optimizer(name, network, 1e-3, 0.1)
+    names = {id(p): n for n, p in network.named_parameters()}
+    decaying = {names[id(p)] for p in optimizer.param_groups[0]["params"]}
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+    assert "encoder_left.levels.0.0.weight" in decaying
+    assert "attention.2.project_left.weight" in decaying
+    assert not {n for n in decaying if n.endswith(("bias", "gain_left", "norm_left.weight"))}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
+
+
+def test_precision_and_device():
+    cpu = choose_device("cpu")
+    assert choose_precision("auto", cpu) == torch.float32
+    assert choose_precision("bf16", cpu) == torch.bfloat16
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        choose_precision("fp16", cpu)
+    with pytest.raises(ValueError, match="--device abacus"):
+        choose_device("abacus")

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from binaural.training.options import parse_options
+
+
+def test_defaults_by_dataset(tmp_path):
+    small = parse_options([])
+    assert (small.dataset, small.image_size, small.base_channels) == ("simulated", 64, 16)
+    full = parse_options(["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path)])
+    assert (full.image_size, full.base_channels, full.max_depth) == (256, 64, 30.0)
+    given = parse_options(["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path), "--base_channels", "32"])
+    assert given.base_channels == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch_size", "0"], "expected a whole number of at least 1, got '0'"),
+        (["--learning_rate", "nan"], "expected a number above 0, got 'nan'"),
+        (["--learning_rate", "fast"], "expected a number above 0, got 'fast'"),
+        (["--lambda_edge", "-1"], "expected a number of at least 0, got '-1'"),
+        (["--lambda_edge", "inf"], "expected a number of at least 0, got 'inf'"),
+        (["--model", "resnet"], "invalid choice: 'resnet'"),
+        (["--dataset", "batvisionv2"], "needs --dataset_dir"),
+        (["--dataset", "batvisionv2", "--dataset_dir", "nowhere"], "there is no folder nowhere"),
+        (["--image_size", "65"], "multiple of 16"),
+        (["--attention_levels", "2", "6"], "different levels from 1 to 5"),
+        (["--scope", "plane", "--max_lag", "3"], "--max_lag needs --scope time"),
+        (["--exclude_locations", "Attic"], "simulated has no locations"),
+        (["--experiment_name", "../x"], "without a path"),
+        (["--resume"], "--resume needs --experiment_name"),
+        (["--resume", "--experiment_name", "never"], "there is no run at"),
+        (["--lambda_recon", "0", "--lambda_edge", "0", "--lambda_smooth", "0"], "nothing to learn"),
+    ],
+)
+def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        parse_options(arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_takes_the_saved_options(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--model", "unet", "--batch_size", "4", "--experiment_name", "run"]))
+    (run / "config.json").write_text(json.dumps({k: v for k, v in saved.items() if k != "resume"}))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    options = parse_options([*where, "--num_workers", "1", "--model", "unet"])
+    assert (options.model, options.batch_size, options.num_workers) == ("unet", 4, 1)
+    with pytest.raises(SystemExit):
+        parse_options([*where, "--batch_size", "8"])
+    assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = capsys.readouterr().out
+    for option in ("--dataset", "--use_adaptive_loss", "--lambda_smooth", "--resume", "--precision"):
+        assert option in text

@@ -153,6 +153,7 @@ class BatVisionV2(EchoDataset):
 
     Raises:
         FileNotFoundError: `root`, a CSV file that was asked for, or a recording is missing.
+        TypeError: one string where several names are expected.
         ValueError: an option is wrong, a CSV file is malformed, or no recording is left.
     """
 
@@ -232,6 +233,7 @@ class BatVisionV1(EchoDataset):
 
     Raises:
         FileNotFoundError: `root`, the CSV file, or a recording is missing.
+        TypeError: one string where several names are expected.
         ValueError: an option is wrong, the CSV file is malformed, or no recording is left.
     """
 
@@ -307,6 +309,8 @@ def _select_locations(
     root: Path, split: str, locations: Collection[str] | None, exclude: Collection[str]
 ) -> list[str]:
     """Names of the location folders to read, sorted, so that the order of items is the same everywhere."""
+    _check_names("locations", locations)
+    _check_names("exclude_locations", exclude)
     found = sorted(path.parent.name for path in root.glob(f"*/{split}.csv"))
     if not found:
         hint = "; this looks like one location, or BatVision V1" if (root / f"{split}.csv").exists() else ""
@@ -324,6 +328,7 @@ def _select_locations(
 
 def _resolve(root: Path, recordings: list[Recording], blacklist: Collection[str]) -> list[Recording]:
     """Without the black-listed recordings, paths joined to the root."""
+    _check_names("blacklist", blacklist)
     unwanted = {Path(name) for name in blacklist}
     kept = [
         Recording(recording.location, tuple(root / path for path in recording.audio), root / recording.depth)
@@ -333,6 +338,11 @@ def _resolve(root: Path, recordings: list[Recording], blacklist: Collection[str]
     if not kept:
         raise ValueError(f"{root}: the blacklist leaves none of {len(recordings)} recordings")
     return kept
+
+
+def _check_names(option: str, names: Collection[str] | None) -> None:
+    if isinstance(names, str):  # a collection too, of its characters
+        raise TypeError(f"{option} must be several names, got the one string {names!r}")
 
 
 def _check_files_exist(recordings: list[Recording]) -> None:

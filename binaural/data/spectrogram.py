@@ -17,10 +17,10 @@ HOP = 16
 class LogSpectrogram(nn.Module):
     """Level of both ears in decibels over frequency and time, on one scale that the ears share.
 
-    Input [..., T], output [..., image_size, image_size] (frequency upwards from row 0, time), float32. A
-    full-scale sinusoid stands at -6 dB; -80 dB and below map to 0 and 0 dB to 1. The scale is the same for
-    both ears and for all recordings, so the level difference between the ears survives: 8 dB are a
-    difference of 0.1.
+    Input [..., T], output [..., image_size, image_size] (frequency upwards from row 0, time), float32. 0 dB
+    maps to 1 and -90 dB, about the self-noise of BatVision's microphones above 8 kHz, to 0; a full-scale
+    sinusoid stands at -6 dB. The scale is the same for both ears and for all recordings, so the level
+    difference between the ears survives: 9 dB are a difference of 0.1.
 
     Every row averages a whole number of frequency bins and every column a whole number of windows (power is
     averaged, then the logarithm taken), so nothing is interpolated. For that the duration is rounded up to
@@ -33,7 +33,7 @@ class LogSpectrogram(nn.Module):
             worse.
     """
 
-    FLOOR_DB = -80.0
+    FLOOR_DB = -90.0
 
     def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from emulator import Emulator
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def batvision_sample() -> Path:
     if not (root / "Sample/audio").is_dir():
         pytest.skip(f"no real recording at {root}; BATVISION_SAMPLE may name its folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    """Runs CUDA kernels on the CPU; the test skips where their sources cannot be compiled."""
+    return Emulator(tmp_path_factory.mktemp("emulation"))

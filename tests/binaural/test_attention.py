@@ -47,9 +47,7 @@ def test_time_scope_matches_each_frequency_row_by_itself(similarity):
         for row in range(3):
             parts = [p[sample, row].split(module.sizes, dim=-1) for p in projected]
             (ql, vl, *kl), (qr, vr, *kr) = ([t.reshape(1, 5, 4, -1) for t in part] for part in parts)
-            read = reference(
-                ql, qr, vl, vr, *(kl + kr), scale=4**-0.5, max_lag=3, lag_bias=module.lag_bias
-            )
+            read = reference(ql, qr, vl, vr, *(kl + kr), scale=4**-0.5, max_lag=3, lag_bias=module.lag_bias)
             for x, o, r, gain in zip(
                 (left, right), (o_left, o_right), read, (module.gain_left, module.gain_right), strict=True
             ):

@@ -10,7 +10,9 @@ def test_defaults_by_dataset(tmp_path):
     assert (small.dataset, small.image_size, small.base_channels) == ("simulated", 64, 16)
     full = parse_options(["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path)])
     assert (full.image_size, full.base_channels, full.max_depth) == (256, 64, 30.0)
-    given = parse_options(["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path), "--base_channels", "32"])
+    given = parse_options(
+        ["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path), "--base_channels", "32"]
+    )
     assert given.base_channels == 32
 
 

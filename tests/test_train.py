@@ -1,0 +1,214 @@
+"""`train.py` from end to end, on a handful of simulated rooms."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from binaural import load_network
+from binaural.metrics import METRICS
+from binaural.simulate import simulate_dataset
+from binaural.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--dataset", "batvisionv2", "--image_size", "32", "--max_depth", "10", "--base_channels", "4",
+    "--batch_size", "4", "--nb_epochs", "3", "--num_workers", "0", "--log_interval", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """At this size threads cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rooms") / "simulated"
+    simulate_dataset(root, rooms_train=18, rooms_val=3, rooms_test=3, workers=1, progress=False)
+    return root
+
+
+def arguments(rooms, runs, name, *more):
+    return [*SMALL, "--dataset_dir", str(rooms), "--runs_dir", str(runs), "--experiment_name", name, *more]
+
+
+def start(*args):
+    """train.py in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "train.py", *args],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_to_end(*args):
+    process = start(*args)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def log_of(run):
+    path = run / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def whole_run(rooms, tmp_path_factory):
+    """A run that nothing disturbed."""
+    runs = tmp_path_factory.mktemp("runs")
+    out = run_to_end(*arguments(rooms, runs, "whole", "--use_adaptive_loss"))
+    return runs / "whole", out
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    run, out = whole_run
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in METRICS:
+        assert 0 <= metrics[name] < 100
+        assert 0 <= metrics["constant"][name] < 100
+    assert metrics["threshold"] == 0
+    log = log_of(run)
+    steps = [record for record in log if record["kind"] == "train"]
+    assert [record["step"] for record in steps] == list(range(1, 13))  # 18 // 4 = 4 steps in each of 3 epochs
+    assert {"loss", "recon", "edge", "smooth", "learning_rate", "samples_per_second"} <= steps[0].keys()
+    validations = [record for record in log if record["kind"] == "validation"]
+    assert [record["step"] for record in validations] == [4, 8, 12]
+    assert json.loads((run / "config.json").read_text())["base_channels"] == 4
+    assert {"predictions.png", "curves.png"} <= {path.name for path in run.iterdir()}
+    for folder in ("best", "last"):
+        config = json.loads((run / folder / "config.json").read_text())
+        assert config["input"]["image_size"] == 32
+        assert load_network(run / folder)(torch.zeros(1, 2, 32, 32)).shape == (1, 1, 32, 32)
+    assert "pixels deeper than 0 m" in out
+    assert "constant" in out
+    assert not list(run.rglob("*.tmp*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_killed_and_resumed_ends_with_the_same_bits(rooms, whole_run, tmp_path, delay):
+    args = arguments(rooms, tmp_path, "killed", "--use_adaptive_loss")
+    process = start(*args)
+    run = tmp_path / "killed"
+    wait_for((run / "last" / "training_state.pt").exists, process)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    assert not (run / "metrics.json").exists()
+    run_to_end(*args, "--resume")
+    for folder in ("last", "best"):
+        expected = load_file(whole_run[0] / folder / "model.safetensors")
+        found = load_file(run / folder / "model.safetensors")
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name
+    steps = [(record["kind"], record["step"]) for record in log_of(run)]
+    assert steps == [(record["kind"], record["step"]) for record in log_of(whole_run[0])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch(rooms, whole_run, tmp_path, number):
+    args = arguments(rooms, tmp_path, "asked", "--use_adaptive_loss")
+    process = start(*args)
+    run = tmp_path / "asked"
+    wait_for(lambda: len(log_of(run)) >= 1, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"{number.name}: saved in epoch" in out
+    assert "--resume --experiment_name asked" in out
+    state = torch.load(run / "last" / "training_state.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) != (0, 0)
+    run_to_end(*args, "--resume")
+    expected = load_file(whole_run[0] / "last" / "model.safetensors")
+    found = load_file(run / "last" / "model.safetensors")
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(rooms, tmp_path, monkeypatch):
+    """The checkpoint of the epoch before is kept, and the batch is named."""
+    add_gradient = Trainer._add_gradient
+
+    def poison(self, spectrogram, depth):
+        if (self.epoch, self.step) == (1, 2):
+            spectrogram = spectrogram * float("nan")
+        add_gradient(self, spectrogram, depth)
+
+    monkeypatch.setattr(Trainer, "_add_gradient", poison)
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(rooms, tmp_path, "nan", "--log_interval", "4"))
+    message = str(error.value.code)
+    assert "the loss of step 3 of epoch 2 is not finite" in message
+    assert message.count(".wav") == 4
+    state = torch.load(tmp_path / "nan" / "last" / "training_state.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (1, 0)
+    assert all(torch.isfinite(t).all() for t in state["network"].values())
+
+
+def test_a_run_is_never_overwritten(rooms, whole_run):
+    run, _ = whole_run
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(rooms, run.parent, "whole"))
+    assert "there is a run at" in str(error.value.code)
+
+
+def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(tmp_path / "data", tmp_path / "runs", "x"))
+    assert str(tmp_path / "data") in str(error.value.code)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step", "--no-channels_last"],
+        ["--precision", "bf16", "--accumulate", "2", "--scope", "plane", "--clip_gradient", "0"],
+        ["--similarity", "separate", "--max_lag", "3", "--ear_width", "0.63", "--num_workers", "2"],
+    ],
+)
+def test_options_train(rooms, tmp_path, more):
+    train.main(arguments(rooms, tmp_path, "run", "--nb_epochs", "1", *more))
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rmse"] < 100
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline(rooms, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is an optional dependency")
+    run_to_end(*arguments(rooms, tmp_path, "logged", "--nb_epochs", "1", "--use_wandb"))
+    assert list((tmp_path / "logged" / "wandb").glob("offline-run-*"))
+
+
+def test_the_loss_falls(rooms, tmp_path):
+    """Twelve epochs on eighteen rooms: the network learns them."""
+    train.main(arguments(rooms, tmp_path, "fit", "--nb_epochs", "12", "--no-augment"))
+    losses = [record["recon"] for record in log_of(tmp_path / "fit") if record["kind"] == "train"]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_schedules():
     assert cosine[2] == 1.0
     assert cosine[51] == pytest.approx(0.5)
     assert cosine[-1] < 1e-3
-    assert all(a >= b for a, b in zip(cosine[2:], cosine[3:], strict=False))
+    assert all(a >= b for a, b in pairwise(cosine[2:]))
     assert sorted({round(rate, 6) for rate in step[2:]}) == [0.01, 0.1, 1.0]
     assert set(none[2:]) == {1.0}
 

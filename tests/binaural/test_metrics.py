@@ -88,8 +88,8 @@ def test_images_without_valid_pixel_are_counted_and_left_out():
     alone = DepthMetrics()
     alone.update(pred, target)
     metrics = DepthMetrics()
-    metrics.update(torch.cat([pred, pred]), torch.cat([target, torch.zeros_like(target)]))
-    assert (metrics.images, metrics.unmeasured) == (2, 2)
+    metrics.update(torch.cat([pred, pred[:1]]), torch.cat([target, torch.zeros_like(target[:1])]))
+    assert (metrics.images, metrics.unmeasured) == (2, 1)
     assert metrics.compute() == alone.compute()
     assert all(math.isnan(value) for value in DepthMetrics().compute().values())
 
@@ -118,3 +118,5 @@ def test_wrong_input():
     for threshold in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="threshold must be at least 0 m"):
             DepthMetrics(threshold=threshold)
+        with pytest.raises(ValueError, match="threshold must be at least 0 m"):
+            depth_metrics(torch.ones(1, 4, 4), torch.ones(1, 4, 4), threshold=threshold)

@@ -94,8 +94,14 @@ def write_v1(root: Path, count: int, split: str = "train", frames: int = 4000) -
 
 
 @pytest.fixture
-def v2_root(tmp_path: Path) -> Path:
-    return write_v2(tmp_path / "v2", {"Attic": 3, "Hall": 2})
+def make_v2(tmp_path: Path) -> Callable[[dict[str, int]], Path]:
+    """Write a V2 data set of so many recordings in each location."""
+    return lambda locations: write_v2(tmp_path / "v2", locations)
+
+
+@pytest.fixture
+def v2_root(make_v2: Callable[[dict[str, int]], Path]) -> Path:
+    return make_v2({"Attic": 3, "Hall": 2})
 
 
 @pytest.fixture

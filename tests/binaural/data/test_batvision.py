@@ -128,6 +128,12 @@ def test_v2_locations(v2_root):
         names(locations=["Hall"], exclude_locations=["Hall"])
 
 
+def test_v2_order_is_by_name(make_v2):
+    names = ["Cellar", "Attic", "Hall", "Balcony", "Garden", "Den"]
+    data = BatVisionV2(make_v2(dict.fromkeys(names, 1)), "train")
+    assert [recording.location for recording in data.recordings] == sorted(names)
+
+
 def test_blacklist(v2_root, v1_root):
     data = BatVisionV2(v2_root, "train", blacklist=["Attic/audio/audio_1.wav", "Hall/depth/depth_0.npy"])
     assert [r.depth.stem for r in data.recordings] == ["depth_0", "depth_2", "depth_1"]

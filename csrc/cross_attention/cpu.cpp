@@ -1,0 +1,443 @@
+// The CPU operators: what they accept, what they allocate, and the order in which tiles run.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/isa.h"
+#include "common/memory.h"
+#include "cross_attention/cpu_kernel.h"
+
+namespace binaural::cross_attention {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+constexpr double kLog2E = 1.4426950408889634074;
+
+const Kernels& kernels(ScalarType dtype) {
+  const KernelPair* pair = &kernels_generic;
+#if defined(__x86_64__)
+  switch (isa()) {
+    case Isa::kGeneric:
+      break;
+    case Isa::kAvx2:
+      pair = &kernels_avx2;
+      break;
+    case Isa::kAvx512:
+      pair = &kernels_avx512;
+      break;
+    case Isa::kAvx512OnAvx2:
+      pair = &kernels_avx512_on_avx2;
+      break;
+  }
+#endif
+  return dtype == ScalarType::Double ? pair->dual : pair->single;
+}
+
+Storage storage_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return Storage::kFloat32;
+    case ScalarType::Double:
+      return Storage::kFloat64;
+    case ScalarType::BFloat16:
+      return Storage::kBFloat16;
+    case ScalarType::Half:
+      return Storage::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, "cross_attention takes float32, float64, bfloat16 and float16");
+  }
+}
+
+ScalarType wide(ScalarType dtype) {
+  return dtype == ScalarType::Double ? dtype : ScalarType::Float;
+}
+
+int64_t size_of(const Tensor& tensor, int64_t dim) {
+  STD_TORCH_CHECK(tensor.dim() == 4, "q_*, k_* and v_* must be [R, time, heads, channels]");
+  return tensor.size(dim);
+}
+
+// [R, time, heads, channels] as the kernels read it: a copy is only made where the channels are not
+// contiguous.
+class Input {
+ public:
+  Input(const char* name, const Tensor& tensor, const Tensor& like, int64_t time, int64_t channels)
+      : tensor_(tensor) {
+    STD_TORCH_CHECK(tensor.is_cpu(), name, " must be on the CPU");
+    STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), name, " must have q_left's dtype");
+    STD_TORCH_CHECK(tensor.dim() == 4 && tensor.size(0) == like.size(0) && tensor.size(1) == time &&
+                        tensor.size(2) == like.size(2) && tensor.size(3) == channels,
+                    name, " does not fit q_left");
+    if (tensor.size(3) > 1 && tensor.stride(3) != 1) tensor_ = torch::stable::contiguous(tensor);
+  }
+
+  View view() const {
+    return {tensor_.data_ptr(), tensor_.stride(0), tensor_.stride(1), tensor_.stride(2)};
+  }
+
+ private:
+  Tensor tensor_;
+};
+
+Tensor new_empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType dtype) {
+  Tensor tensor = torch::stable::new_empty(like, sizes, dtype);
+  prefer_large_pages(tensor.data_ptr(),
+                     static_cast<size_t>(tensor.numel()) * tensor.element_size());
+  return tensor;
+}
+
+Tensor new_like(const Tensor& like) {
+  return new_empty(like, {like.size(0), like.size(1), like.size(2), like.size(3)},
+                   like.scalar_type());
+}
+
+// Of a contiguous tensor that this file made.
+View view_of(const Tensor& tensor) {
+  return {tensor.data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+template <class T>
+void fill_lags(const T* bias, int64_t reach, int64_t max_lag, int64_t heads, int64_t n, int64_t m,
+               bool mirrored, T* to, double* largest_bias) {
+  for (int64_t head = 0; head < heads; ++head) {
+    for (int64_t index = 0; index < n + m - 1 + kLagPadding; ++index) {
+      const int64_t lag = mirrored ? m - 1 - index : index - (n - 1);
+      const int64_t distance = lag < 0 ? -lag : lag;
+      T value = 0;
+      if (distance > max_lag) {
+        value = -std::numeric_limits<T>::infinity();
+      } else if (bias != nullptr && distance <= reach) {
+        value = bias[head * (2 * reach + 1) + lag + reach] * static_cast<T>(kLog2E);
+        const double magnitude = value < 0 ? -value : value;
+        // Written so that NaN counts as large.
+        if (!(magnitude <= *largest_bias)) *largest_bias = magnitude;
+      }
+      *to++ = value;
+    }
+  }
+}
+
+// The tables of what is added to the similarity by lag; see Call::lags.
+class Lags {
+ public:
+  Lags(const Tensor& q_left, int64_t n, int64_t m, const MaybeTensor& lag_bias,
+       std::optional<int64_t> max_lag) {
+    const int64_t heads = q_left.size(2);
+    max_lag_ = n + m;
+    if (max_lag.has_value()) {
+      STD_TORCH_CHECK(*max_lag >= 0, "max_lag must be at least 0");
+      if (*max_lag < max_lag_) max_lag_ = *max_lag;
+    }
+    if (lag_bias.has_value()) {
+      STD_TORCH_CHECK(lag_bias->is_cpu() && lag_bias->scalar_type() == wide(q_left.scalar_type()) &&
+                          lag_bias->dim() == 2 && lag_bias->size(0) == heads &&
+                          lag_bias->size(1) % 2 == 1,
+                      "lag_bias must be [heads, 2 L + 1] on the CPU, float64 for float64 inputs "
+                      "and else float32");
+    } else if (!max_lag.has_value()) {
+      return;
+    }
+    tables_ = new_empty(q_left, {2, heads, n + m - 1 + kLagPadding}, wide(q_left.scalar_type()));
+    if (wide(q_left.scalar_type()) == ScalarType::Double) {
+      fill<double>(lag_bias, heads, n, m);
+    } else {
+      fill<float>(lag_bias, heads, n, m);
+    }
+  }
+
+  void describe(Call& call) const {
+    call.lags[0] = call.lags[1] = nullptr;
+    if (tables_.has_value()) {
+      call.lags[0] = tables_->data_ptr();
+      call.lags[1] =
+          static_cast<char*>(tables_->data_ptr()) + tables_->stride(0) * tables_->element_size();
+    }
+    call.largest_bias = largest_bias_;
+    call.max_lag = max_lag_;
+  }
+
+ private:
+  template <class T>
+  void fill(const MaybeTensor& lag_bias, int64_t heads, int64_t n, int64_t m) {
+    MaybeTensor bias;
+    if (lag_bias.has_value()) bias = torch::stable::contiguous(*lag_bias);
+    const T* values = bias.has_value() ? static_cast<const T*>(bias->data_ptr()) : nullptr;
+    const int64_t reach = bias.has_value() ? bias->size(1) / 2 : 0;
+    T* to = static_cast<T*>(tables_->data_ptr());
+    fill_lags<T>(values, reach, max_lag_, heads, n, m, false, to, &largest_bias_);
+    fill_lags<T>(values, reach, max_lag_, heads, n, m, true, to + tables_->stride(0),
+                 &largest_bias_);
+  }
+
+  MaybeTensor tables_;
+  double largest_bias_ = 0;
+  int64_t max_lag_;
+};
+
+// The operands that both operators share.
+class Operands {
+ public:
+  Operands(const Tensor& q_left, const Tensor& q_right, const Tensor& v_left, const Tensor& v_right,
+           const MaybeTensor& k_left, const MaybeTensor& k_right, const MaybeTensor& lag_bias,
+           std::optional<int64_t> max_lag)
+      : n_(size_of(q_left, 1)),
+        m_(size_of(q_right, 1)),
+        q_left_("q_left", q_left, q_left, n_, size_of(q_left, 3)),
+        q_right_("q_right", q_right, q_left, m_, q_left.size(3)),
+        v_left_("v_left", v_left, q_left, n_, size_of(v_left, 3)),
+        v_right_("v_right", v_right, q_left, m_, v_left.size(3)),
+        lags_(q_left, n_, m_, lag_bias, max_lag) {
+    STD_TORCH_CHECK(k_left.has_value() == k_right.has_value(),
+                    "k_left and k_right must be given both or not at all");
+    if (k_left.has_value()) {
+      k_left_.emplace("k_left", *k_left, q_left, n_, q_left.size(3));
+      k_right_.emplace("k_right", *k_right, q_left, m_, q_left.size(3));
+    }
+    STD_TORCH_CHECK(q_left.numel() > 0 && q_right.numel() > 0 && v_left.numel() > 0,
+                    "cross_attention has nothing to match: an input is empty");
+  }
+
+  Call call(const Tensor& q_left, const Tensor& v_left, double scale) const {
+    Call call{};
+    call.storage = storage_of(q_left.scalar_type());
+    call.shared = !k_left_.has_value();
+    call.r = q_left.size(0);
+    call.heads = q_left.size(2);
+    call.d = q_left.size(3);
+    call.dv = v_left.size(3);
+    call.scale = scale;
+    call.sides[0].length = n_;
+    call.sides[1].length = m_;
+    call.sides[0].q = q_left_.view();
+    call.sides[1].q = q_right_.view();
+    call.sides[0].k = call.shared ? call.sides[0].q : k_left_->view();
+    call.sides[1].k = call.shared ? call.sides[1].q : k_right_->view();
+    call.sides[0].v = v_left_.view();
+    call.sides[1].v = v_right_.view();
+    lags_.describe(call);
+    call.stripes = ((n_ > m_ ? n_ : m_) + kStripe - 1) / kStripe;
+    return call;
+  }
+
+ private:
+  int64_t n_, m_;
+  Input q_left_, q_right_, v_left_, v_right_;
+  std::optional<Input> k_left_, k_right_;
+  Lags lags_;
+};
+
+int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+template <class F>
+void parallel(int64_t count, F&& f) {
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i);
+  });
+}
+
+// The accumulators of every problem, for problems that are cut into stripes.
+class States {
+ public:
+  States(const Tensor& like, int64_t problems, int64_t bytes) : bytes_(aligned(bytes)) {
+    tensor_ = new_empty(like, {problems * bytes_ + 64}, ScalarType::Byte);
+    const auto address = reinterpret_cast<uintptr_t>(tensor_.data_ptr());
+    base_ = reinterpret_cast<char*>((address + 63) / 64 * 64);
+  }
+  void* operator[](int64_t problem) const { return base_ + problem * bytes_; }
+
+ private:
+  Tensor tensor_;
+  char* base_;
+  int64_t bytes_;
+};
+
+void run_forward(const Kernels& kernels, const Call& call, const Tensor& like) {
+  const int64_t problems = call.r * call.heads, stripes = call.stripes;
+  const int64_t state_bytes = aligned(kernels.forward_state_bytes(call));
+  const int64_t scratch_bytes = aligned(kernels.forward_scratch_bytes(call));
+  if (stripes == 1) {
+    parallel(problems, [&](int64_t problem) {
+      char* state = static_cast<char*>(thread_scratch(state_bytes + scratch_bytes));
+      char* scratch = state + state_bytes;
+      if (!kernels.forward_prepare(call, problem, state)) {
+        for (int side = 0; side < 2; ++side)
+          kernels.forward_maxima(call, problem, state, side, 0, scratch);
+        kernels.forward_settle(call, state);
+      }
+      kernels.forward_tile(call, problem, state, 0, 0, scratch);
+      for (int side = 0; side < 2; ++side) kernels.forward_finish(call, problem, state, side, 0);
+    });
+    return;
+  }
+  const States states(like, problems, state_bytes);
+  std::vector<char> safe(problems);
+  parallel(problems, [&](int64_t p) { safe[p] = kernels.forward_prepare(call, p, states[p]); });
+  parallel(problems * 2 * stripes, [&](int64_t i) {
+    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
+    if (safe[p]) return;
+    kernels.forward_maxima(call, p, states[p], static_cast<int>(side), i % stripes,
+                           thread_scratch(scratch_bytes));
+  });
+  parallel(problems, [&](int64_t p) {
+    if (!safe[p]) kernels.forward_settle(call, states[p]);
+  });
+  for (int64_t stage = 0; stage < stripes; ++stage) {
+    parallel(problems * stripes, [&](int64_t i) {
+      const int64_t p = i / stripes, row = i % stripes;
+      kernels.forward_tile(call, p, states[p], row, (row + stage) % stripes,
+                           thread_scratch(scratch_bytes));
+    });
+  }
+  parallel(problems * 2 * stripes, [&](int64_t i) {
+    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
+    kernels.forward_finish(call, p, states[p], static_cast<int>(side), i % stripes);
+  });
+}
+
+void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) {
+  const int64_t problems = call.r * call.heads, stripes = call.stripes;
+  const int64_t state_bytes = aligned(kernels.backward_state_bytes(call));
+  const int64_t scratch_bytes = aligned(kernels.backward_scratch_bytes(call));
+  const bool lags = call.lag_gradients != nullptr;
+  if (stripes == 1) {
+    parallel(problems, [&](int64_t problem) {
+      char* state = static_cast<char*>(thread_scratch(state_bytes + scratch_bytes));
+      kernels.backward_prepare(call, problem, state);
+      kernels.backward_tile(call, problem, state, 0, 0, state + state_bytes);
+      if (lags) kernels.backward_collect_lags(call, problem, state, 0);
+      for (int side = 0; side < 2; ++side) kernels.backward_finish(call, problem, state, side, 0);
+    });
+    return;
+  }
+  const States states(like, problems, state_bytes);
+  parallel(problems, [&](int64_t p) { kernels.backward_prepare(call, p, states[p]); });
+  for (int64_t stage = 0; stage < stripes; ++stage) {
+    parallel(problems * stripes, [&](int64_t i) {
+      const int64_t p = i / stripes, row = i % stripes;
+      kernels.backward_tile(call, p, states[p], row, (row + stage) % stripes,
+                            thread_scratch(scratch_bytes));
+    });
+    if (lags) {
+      parallel(problems,
+               [&](int64_t p) { kernels.backward_collect_lags(call, p, states[p], stage); });
+    }
+  }
+  parallel(problems * 2 * stripes, [&](int64_t i) {
+    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
+    kernels.backward_finish(call, p, states[p], static_cast<int>(side), i % stripes);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right, Tensor v_left,
+                                                   Tensor v_right, MaybeTensor k_left,
+                                                   MaybeTensor k_right, MaybeTensor lag_bias,
+                                                   double scale, std::optional<int64_t> max_lag) {
+  const Operands operands(q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, max_lag);
+  Call call = operands.call(q_left, v_left, scale);
+  const ScalarType dtype = q_left.scalar_type();
+  const Tensor o_left = new_like(v_left), o_right = new_like(v_right);
+  const Tensor lse_left =
+      new_empty(q_left, {call.r, call.heads, call.sides[0].length}, wide(dtype));
+  const Tensor lse_right =
+      new_empty(q_left, {call.r, call.heads, call.sides[1].length}, wide(dtype));
+  call.sides[0].o = view_of(o_left);
+  call.sides[1].o = view_of(o_right);
+  call.sides[0].lse = lse_left.data_ptr();
+  call.sides[1].lse = lse_right.data_ptr();
+  run_forward(kernels(dtype), call, q_left);
+  return {o_left, o_right, lse_left, lse_right};
+}
+
+// d lag_bias [heads, 2 L + 1]: the sum over R of the gradients by lag, in order and in double.
+template <class T>
+void sum_lag_gradients(const Call& call, Tensor& to) {
+  const int64_t n = call.sides[0].length, lags = n + call.sides[1].length - 1;
+  const int64_t width = to.size(1), reach = width / 2;
+  const T* from = static_cast<const T*>(call.lag_gradients);
+  T* result = static_cast<T*>(to.data_ptr());
+  parallel(call.heads, [&](int64_t head) {
+    for (int64_t i = 0; i < width; ++i) {
+      const int64_t index = i - reach + n - 1;
+      double total = 0;
+      if (index >= 0 && index < lags) {
+        for (int64_t r = 0; r < call.r; ++r) total += from[(r * call.heads + head) * lags + index];
+      }
+      result[head * width + i] = static_cast<T>(total);
+    }
+  });
+}
+
+void check_lse(const char* name, const Tensor& lse, const Call& call, int64_t length,
+               ScalarType dtype) {
+  STD_TORCH_CHECK(lse.is_cpu() && lse.scalar_type() == dtype && lse.is_contiguous() &&
+                      lse.dim() == 3 && lse.size(0) == call.r && lse.size(1) == call.heads &&
+                      lse.size(2) == length,
+                  name, " must be what cross_attention_forward returned");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    Tensor do_left, Tensor do_right, Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right,
+    MaybeTensor k_left, MaybeTensor k_right, MaybeTensor lag_bias, Tensor o_left, Tensor o_right,
+    Tensor lse_left, Tensor lse_right, double scale, std::optional<int64_t> max_lag) {
+  const Operands operands(q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, max_lag);
+  Call call = operands.call(q_left, v_left, scale);
+  const ScalarType dtype = q_left.scalar_type();
+  const int64_t n = call.sides[0].length, m = call.sides[1].length;
+  const Input grad_left("do_left", do_left, q_left, n, call.dv),
+      grad_right("do_right", do_right, q_left, m, call.dv);
+  const Input out_left("o_left", o_left, q_left, n, call.dv),
+      out_right("o_right", o_right, q_left, m, call.dv);
+  check_lse("lse_left", lse_left, call, n, wide(dtype));
+  check_lse("lse_right", lse_right, call, m, wide(dtype));
+
+  const Tensor none = new_empty(q_left, {0}, dtype);
+  const Tensor dq_left = new_like(q_left), dq_right = new_like(q_right);
+  const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
+  const Tensor dk_left = call.shared ? none : new_like(*k_left);
+  const Tensor dk_right = call.shared ? none : new_like(*k_right);
+  Tensor dlag_bias = none, lag_gradients = none;
+  if (lag_bias.has_value()) {
+    dlag_bias = new_empty(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
+    lag_gradients = new_empty(q_left, {call.r, call.heads, n + m - 1}, wide(dtype));
+    call.lag_gradients = lag_gradients.data_ptr();
+  }
+  call.sides[0].grad_o = grad_left.view();
+  call.sides[1].grad_o = grad_right.view();
+  call.sides[0].o = out_left.view();
+  call.sides[1].o = out_right.view();
+  call.sides[0].lse = lse_left.data_ptr();
+  call.sides[1].lse = lse_right.data_ptr();
+  call.sides[0].dq = view_of(dq_left);
+  call.sides[1].dq = view_of(dq_right);
+  call.sides[0].dv = view_of(dv_left);
+  call.sides[1].dv = view_of(dv_right);
+  if (!call.shared) {
+    call.sides[0].dk = view_of(dk_left);
+    call.sides[1].dk = view_of(dk_right);
+  }
+  run_backward(kernels(dtype), call, q_left);
+  if (lag_bias.has_value()) {
+    if (dtype == ScalarType::Double) {
+      sum_lag_gradients<double>(call, dlag_bias);
+    } else {
+      sum_lag_gradients<float>(call, dlag_bias);
+    }
+  }
+  return {dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias};
+}
+
+}  // namespace
+}  // namespace binaural::cross_attention
+
+STABLE_TORCH_LIBRARY_IMPL(binaural, CPU, m) {
+  m.impl("cross_attention_forward", TORCH_BOX(&binaural::cross_attention::forward));
+  m.impl("cross_attention_backward", TORCH_BOX(&binaural::cross_attention::backward));
+}

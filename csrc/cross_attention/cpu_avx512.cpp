@@ -1,0 +1,10 @@
+// The kernels on AVX-512: a register tile of 12 rows of two vectors.
+#include "common/isa.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define BINAURAL_ISA avx512
+#define BINAURAL_VECTOR_BYTES 64
+#define BINAURAL_TILE_ROWS 12
+#include "cross_attention/cpu_table.h"
+#endif

@@ -1,0 +1,334 @@
+// Backward, the similarity being computed again from the queries and the saved denominators.
+//
+// With P and Q the softmax of S over rows and over columns, and δ = Σ do · o of each query,
+//
+//   dS = P ∘ (do_rows v_columns^T − δ_rows) + Q ∘ (v_rows do_columns^T − δ_columns).
+//
+// Both are multiples of one exponential E = 2^(S − c): P = a E with a = 2^(c − lse_rows) per row, Q
+// = E b with b = 2^(c − lse_columns) per column. So, with a and b moved into the small operands,
+//
+//   dS = E ∘ ([a do_rows | v_rows] [v_columns | b do_columns]^T − a δ_rows − b δ_columns),
+//
+// one product of inner size 2 dv; dv_columns = E^T (a do_rows), dv_rows = E (b do_columns),
+// d_rows = scale dS columns, d_columns = scale dS^T rows. Where a or b would overflow, each
+// direction goes by itself, with c = lse_rows, a = 1 and without the terms of the columns.
+#pragma once
+
+#include "cross_attention/cpu_tile.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+template <class T>
+struct BackwardState {
+  struct Header {
+    bool apart;  // each direction by itself
+    T shift;     // c, in units of log2
+  };
+  Header* header;
+  struct {
+    T *dq, *dk;  // [length, padded(d)]; the same where the similarity is shared
+    T* dv;       // [length, padded(dv)]
+  } sides[2];
+  T* lags;  // per row stripe, of the tile of this stage: [2 kStripe] by column − row + kStripe
+  int64_t bytes;
+
+  BackwardState(const Call& call, void* memory) {
+    Arena arena(memory);
+    header = arena.take<Header>(1);
+    for (int side = 0; side < 2; ++side) {
+      const int64_t length = call.sides[side].length;
+      sides[side].dq = arena.take<T>(length * padded<T>(call.d));
+      sides[side].dk = call.shared ? sides[side].dq : arena.take<T>(length * padded<T>(call.d));
+      sides[side].dv = arena.take<T>(length * padded<T>(call.dv));
+    }
+    lags = arena.take<T>(call.lag_gradients == nullptr ? 0 : call.stripes * 2 * kStripe);
+    bytes = arena.used();
+  }
+};
+
+template <class T>
+struct BackwardScratch {
+  T *rows, *row_panels;             // of [kStripe, padded(d)]: row-major, and in panels times scale
+  T *columns, *column_panels;       // transposed, and in panels times scale
+  T* left_factor;                   // [kStripe, 2 padded(dv)]: a do_rows | v_rows
+  T* right_factor;                  // its partner, transposed: v_columns | b do_columns
+  T* row_grads;                     // a do_rows, in panels
+  T* column_grads;                  // b do_columns, in panels
+  T *row_weights, *column_weights;  // a, b
+  T *row_deltas, *column_deltas;    // a δ, b δ
+  T* row_shifts;
+  T* block;  // [kBlockRows, kBlockColumns]
+  T* lags;   // [kBlockRows + kBlockColumns + a vector]
+  int64_t bytes;
+
+  BackwardScratch(const Call& call, void* memory) {
+    Arena arena(memory);
+    const int64_t d = kStripe * padded<T>(call.d), dv = kStripe * padded<T>(call.dv);
+    for (T** piece : {&rows, &row_panels, &columns, &column_panels}) *piece = arena.take<T>(d);
+    for (T** piece : {&left_factor, &right_factor}) *piece = arena.take<T>(2 * dv);
+    for (T** piece : {&row_grads, &column_grads}) *piece = arena.take<T>(dv);
+    for (T** piece : {&row_weights, &column_weights, &row_deltas, &column_deltas, &row_shifts}) {
+      *piece = arena.take<T>(kStripe + kPanel<T>);
+    }
+    block = arena.take<T>(kBlockRows * kBlockColumns);
+    lags = arena.take<T>(kBlockRows + kBlockColumns + kLanes<T>);
+    bytes = arena.used();
+  }
+};
+
+template <class T>
+int64_t backward_state_bytes(const Call& call) {
+  return BackwardState<T>(call, nullptr).bytes;
+}
+
+template <class T>
+int64_t backward_scratch_bytes(const Call& call) {
+  return BackwardScratch<T>(call, nullptr).bytes;
+}
+
+template <class T>
+const T* lse_of(const Side& side, int64_t problem) {
+  return static_cast<const T*>(side.lse) + problem * side.length;
+}
+
+template <class T>
+void backward_prepare(const Call& call, int64_t problem, void* memory) {
+  const BackwardState<T> state(call, memory);
+  T lowest = kInfinity<T>, highest = -kInfinity<T>;
+  for (int side = 0; side < 2; ++side) {
+    const int64_t length = call.sides[side].length;
+    std::memset(state.sides[side].dq, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.sides[side].dk, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.sides[side].dv, 0, length * padded<T>(call.dv) * sizeof(T));
+    const T* lse = lse_of<T>(call.sides[side], problem);
+    for (int64_t i = 0; i < length; ++i) {
+      if (lse[i] == -kInfinity<T>) continue;  // no partner
+      lowest = lse[i] < lowest ? lse[i] : lowest;
+      highest = lse[i] > highest ? lse[i] : highest;
+    }
+  }
+  state.header->apart =
+      !call.shared || !((highest - lowest) * static_cast<T>(kLog2E) < kSafeRange<T>);
+  state.header->shift = highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E);
+}
+
+// 2^(shift − lse) of each query, 0 for one without a partner.
+template <class T>
+void weights_of(const T* lse, T shift, int64_t count, T* weights) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    const Vec<T> l = i + kLanes<T> <= count ? load<T>(lse + i) : load_some<T>(lse + i, count - i);
+    const Vec<T> weight = exp2<T>(shift - l * static_cast<T>(kLog2E));
+    store<T>(weights + i, l == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : weight);
+  }
+}
+
+// weights · Σ_channels grad · out of each query.
+template <class T, class S>
+void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, const T* weights, T* deltas) {
+  for (int64_t row = 0; row < grad.rows; ++row) {
+    Vec<T> total{};
+    const Matrix<S> one{grad.data + row * grad.stride, 0, 1, grad.width};
+    for_vectors<T>(one, [&](int64_t, int64_t c, Vec<T> g) __attribute__((always_inline)) {
+      const S* p = out.data + row * out.stride + c;
+      const int64_t rest = grad.width - c;
+      total += g * (rest >= kLanes<T> ? load_as<T>(p) : load_some<T>(p, rest));
+    });
+    deltas[row] = weights[row] * sum<T>(total);
+  }
+}
+
+// Begins a register tile of dS / E with the terms that δ gives, and multiplies it with E in the
+// end.
+template <class T, bool kBoth>
+struct TimesExponentials {
+  T* block;  // [rows, kBlockColumns], E before and dS after
+  const T* row_deltas;
+  const T* column_deltas;
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        acc[i][v] = broadcast<T>(-row_deltas[row + i]);
+        if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
+      }
+    }
+  }
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        T* at = block + (row + i) * kBlockColumns + column + v * kLanes<T>;
+        store<T>(at, load<T>(at) * acc[i][v]);
+      }
+    }
+  }
+};
+
+// Adds the diagonals of a block of dS [height, width] to `total`, by column − row; mirrored if the
+// block is that of the other direction.
+template <class T>
+void add_lags(const T* block, int64_t height, int64_t width, bool mirrored, T* scratch, T* total) {
+  std::memset(scratch, 0, (kBlockRows + kBlockColumns + kLanes<T>)*sizeof(T));
+  for (int64_t row = 0; row < height; ++row) {
+    T* to = scratch + height - 1 - row;
+    const T* from = block + row * kBlockColumns;
+    int64_t j = 0;
+    for (; j + kLanes<T> <= width; j += kLanes<T>)
+      store<T>(to + j, load<T>(to + j) + load<T>(from + j));
+    for (; j < width; ++j) to[j] += from[j];
+  }
+  for (int64_t lag = 1 - height; lag < width; ++lag) {
+    total[mirrored ? -lag : lag] += scratch[lag + height - 1];
+  }
+}
+
+template <class T, bool kBoth>
+void pack_backward(const Call& call, const Pass& pass, int64_t problem,
+                   const BackwardState<T>& state, Range rows, Range columns,
+                   const BackwardScratch<T>& s) {
+  const int64_t dv = padded<T>(call.dv);
+  const T one = 1, scale = static_cast<T>(call.scale),
+          scale_log2 = static_cast<T>(call.scale * kLog2E);
+  const T shift = state.header->shift;
+  const T* row_lse = lse_of<T>(pass.rows, problem) + rows.begin;
+  const T* column_lse = lse_of<T>(pass.columns, problem) + columns.begin;
+  if (kBoth) {
+    weights_of<T>(row_lse, shift, rows.size, s.row_weights);
+    weights_of<T>(column_lse, shift, columns.size, s.column_weights);
+  }
+  for (int64_t i = 0; i < rows.size; ++i) {
+    const bool alone = row_lse[i] == -kInfinity<T>;
+    if (!kBoth) s.row_weights[i] = alone ? 0 : 1;
+    s.row_shifts[i] = kBoth ? shift : alone ? T(0) : row_lse[i] * static_cast<T>(kLog2E);
+  }
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    const auto of_rows = [&](const View& view, int64_t width) {
+      return matrix<S>(call, view, problem, rows.begin, rows.size, width);
+    };
+    const auto of_columns = [&](const View& view, int64_t width) {
+      return matrix<S>(call, view, problem, columns.begin, columns.size, width);
+    };
+    const Factors<T> no_factor{&one, 0}, row_weights{s.row_weights, 1},
+        column_weights{s.column_weights, 1};
+    const auto row_match = of_rows(pass.row_match, call.d),
+               column_match = of_columns(pass.column_match, call.d);
+    pack_rows<T>(row_match, no_factor, s.rows, padded<T>(call.d));
+    pack_panels<T>(row_match, Factors<T>{&scale, 0}, s.row_panels);
+    pack_transposed<T>(column_match, Factors<T>{&scale_log2, 0}, s.columns, padded<T>(call.d), 0);
+    pack_panels<T>(column_match, Factors<T>{&scale, 0}, s.column_panels);
+
+    const auto row_grad = of_rows(pass.rows.grad_o, call.dv);
+    const int64_t depth = kBoth ? 2 * dv : dv;
+    deltas_of<T>(row_grad, of_rows(pass.rows.o, call.dv), s.row_weights, s.row_deltas);
+    pack_rows<T>(row_grad, row_weights, s.left_factor, depth);
+    pack_panels<T>(row_grad, row_weights, s.row_grads);
+    pack_transposed<T>(of_columns(pass.columns.v, call.dv), no_factor, s.right_factor, depth, 0);
+    if (kBoth) {
+      const auto column_grad = of_columns(pass.columns.grad_o, call.dv);
+      deltas_of<T>(column_grad, of_columns(pass.columns.o, call.dv), s.column_weights,
+                   s.column_deltas);
+      pack_rows<T>(of_rows(pass.rows.v, call.dv), no_factor, s.left_factor + dv, depth);
+      pack_panels<T>(column_grad, column_weights, s.column_grads);
+      pack_transposed<T>(column_grad, column_weights, s.right_factor, depth, dv);
+    }
+  });
+}
+
+template <class T, bool kBoth, bool kLags>
+void backward_pass(const Call& call, const Pass& pass, int64_t problem,
+                   const BackwardState<T>& state, Range rows, Range columns, T* tile_lags,
+                   const BackwardScratch<T>& s) {
+  const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
+  pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
+  T* d_rows = state.sides[pass.row_side].dq + rows.begin * d;
+  T* d_columns = (kBoth ? state.sides[1 - pass.row_side].dq : state.sides[1 - pass.row_side].dk) +
+                 columns.begin * d;
+  T* dv_rows = state.sides[pass.row_side].dv + rows.begin * dv;
+  T* dv_columns = state.sides[1 - pass.row_side].dv + columns.begin * dv;
+  for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
+    const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
+    multiply<T, false>(s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
+                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block});
+    multiply<T, true>(s.block, kBlockColumns, width, s.row_grads, rows.size, i, height, dv,
+                      AddTo<T>{dv_columns + j * dv, dv});
+    if (kBoth) {
+      multiply<T, false>(s.block, kBlockColumns, height, s.column_grads, columns.size, j, width, dv,
+                         AddTo<T>{dv_rows + i * dv, dv});
+    }
+    multiply<T, false>(s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth,
+                       0, depth, padded<T>(width),
+                       TimesExponentials<T, kBoth>{s.block, s.row_deltas + i, s.column_deltas + j});
+    if (tile_lags != nullptr) {
+      const int64_t lag = pass.row_side == 0 ? j - i : i - j;
+      add_lags<T>(s.block, height, width, pass.row_side != 0, s.lags, tile_lags + kStripe + lag);
+    }
+    multiply<T, false>(s.block, kBlockColumns, height, s.column_panels, columns.size, j, width, d,
+                       AddTo<T>{d_rows + i * d, d});
+    multiply<T, true>(s.block, kBlockColumns, width, s.row_panels, rows.size, i, height, d,
+                      AddTo<T>{d_columns + j * d, d});
+  });
+}
+
+template <class T>
+void backward_tile(const Call& call, int64_t problem, void* memory, int64_t row_stripe,
+                   int64_t column_stripe, void* scratch) {
+  const BackwardState<T> state(call, memory);
+  const BackwardScratch<T> s(call, scratch);
+  T* tile_lags = call.lag_gradients == nullptr ? nullptr : state.lags + row_stripe * 2 * kStripe;
+  if (tile_lags != nullptr) std::memset(tile_lags, 0, 2 * kStripe * sizeof(T));
+  const Range left = stripe_of(call.sides[0], row_stripe),
+              right = stripe_of(call.sides[1], column_stripe);
+  if (left.size == 0 || right.size == 0) return;
+  const auto run = [&](auto with_lags) {
+    constexpr bool kLags = decltype(with_lags)::value;
+    if (state.header->apart) {
+      backward_pass<T, false, kLags>(call, one_direction(call, 0), problem, state, left, right,
+                                     tile_lags, s);
+      backward_pass<T, false, kLags>(call, one_direction(call, 1), problem, state, right, left,
+                                     tile_lags, s);
+    } else {
+      backward_pass<T, true, kLags>(call, both_directions(call), problem, state, left, right,
+                                    tile_lags, s);
+    }
+  };
+  call.lags[0] == nullptr ? run(std::false_type{}) : run(std::true_type{});
+}
+
+template <class T>
+void backward_collect_lags(const Call& call, int64_t problem, void* memory, int64_t stage) {
+  const BackwardState<T> state(call, memory);
+  const int64_t n = call.sides[0].length, lags = n + call.sides[1].length - 1;
+  T* total = static_cast<T*>(call.lag_gradients) + problem * lags;
+  if (stage == 0) std::memset(total, 0, lags * sizeof(T));
+  for (int64_t row_stripe = 0; row_stripe < call.stripes; ++row_stripe) {
+    const int64_t column_stripe = (row_stripe + stage) % call.stripes;
+    const T* tile = state.lags + row_stripe * 2 * kStripe;
+    const int64_t begin = n - 1 + (column_stripe - row_stripe) * kStripe - kStripe;
+    for (int64_t lag = 0; lag < 2 * kStripe; ++lag) {
+      if (begin + lag >= 0 && begin + lag < lags) total[begin + lag] += tile[lag];
+    }
+  }
+}
+
+template <class T>
+void backward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
+  const BackwardState<T> state(call, memory);
+  const auto& own = state.sides[side];
+  const Side& outputs = call.sides[side];
+  const Range rows = stripe_of(outputs, stripe);
+  const T one = 1;
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    const auto write = [&](const T* from, int64_t width, const View& view) {
+      write_rows<T>(from + rows.begin * padded<T>(width), padded<T>(width), Factors<T>{&one, 0},
+                    matrix<S>(call, view, problem, rows.begin, rows.size, width));
+    };
+    write(own.dq, call.d, outputs.dq);
+    if (!call.shared) write(own.dk, call.d, outputs.dk);
+    write(own.dv, call.dv, outputs.dv);
+  });
+}
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

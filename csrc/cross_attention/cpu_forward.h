@@ -1,0 +1,254 @@
+// Forward: o = softmax(S) v for the rows of S and, where the similarity is shared, for its columns
+// as well.
+//
+// With E = 2^(S − c), the rows' result is (E v_columns) / (E 1) and the columns' is (E^T v_rows) /
+// (E^T 1): one exponential serves both, as long as no row or column lies so far below c that it
+// would vanish. Where that fails, each direction is read by itself, with a shift per query.
+#pragma once
+
+#include "cross_attention/cpu_tile.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+template <class T>
+struct ForwardState {
+  struct Header {
+    bool apart;  // each direction by itself
+  };
+  Header* header;
+  struct {
+    T* o;       // [length, padded(dv)], before the division
+    T* sums;    // [length]
+    T* shifts;  // [length], in units of log2
+  } sides[2];
+  int64_t bytes;
+
+  ForwardState(const Call& call, void* memory) {
+    Arena arena(memory);
+    header = arena.take<Header>(1);
+    for (int side = 0; side < 2; ++side) {
+      const int64_t length = call.sides[side].length;
+      sides[side] = {arena.take<T>(length * padded<T>(call.dv)), arena.take<T>(length + kPanel<T>),
+                     arena.take<T>(length)};
+    }
+    bytes = arena.used();
+  }
+};
+
+template <class T>
+struct ForwardScratch {
+  T* rows;           // [kStripe, padded(d)]
+  T* columns;        // its partner, transposed
+  T* column_values;  // [kStripe, padded(dv)]
+  T* row_values;     // [kStripe, padded(dv)]
+  T* block;          // [kBlockRows, kBlockColumns]
+  T* row_sums;       // [kBlockRows, lanes]
+  int64_t bytes;
+
+  ForwardScratch(const Call& call, void* memory) {
+    Arena arena(memory);
+    rows = arena.take<T>(kStripe * padded<T>(call.d));
+    columns = arena.take<T>(kStripe * padded<T>(call.d));
+    column_values = arena.take<T>(kStripe * padded<T>(call.dv));
+    row_values = arena.take<T>(kStripe * padded<T>(call.dv));
+    block = arena.take<T>(kBlockRows * kBlockColumns);
+    row_sums = arena.take<T>(kBlockRows * kLanes<T>);
+    bytes = arena.used();
+  }
+};
+
+template <class T>
+int64_t forward_state_bytes(const Call& call) {
+  return ForwardState<T>(call, nullptr).bytes;
+}
+
+template <class T>
+int64_t forward_scratch_bytes(const Call& call) {
+  return ForwardScratch<T>(call, nullptr).bytes;
+}
+
+// An upper bound of |S| in units of log2, by Cauchy and Schwarz.
+template <class T>
+T largest_similarity(const Call& call, const Pass& pass, int64_t problem) {
+  T norms = 0;
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    norms = largest_square_norm<T>(
+                matrix<S>(call, pass.row_match, problem, 0, pass.rows.length, call.d)) *
+            largest_square_norm<T>(
+                matrix<S>(call, pass.column_match, problem, 0, pass.columns.length, call.d));
+  });
+  const T scale = static_cast<T>(call.scale < 0 ? -call.scale : call.scale);
+  return static_cast<T>(__builtin_sqrt(norms)) * scale * static_cast<T>(kLog2E) +
+         static_cast<T>(call.largest_bias);
+}
+
+template <class T>
+bool forward_prepare(const Call& call, int64_t problem, void* memory) {
+  const ForwardState<T> state(call, memory);
+  for (int side = 0; side < 2; ++side) {
+    const int64_t length = call.sides[side].length;
+    std::memset(state.sides[side].o, 0, length * padded<T>(call.dv) * sizeof(T));
+    std::memset(state.sides[side].sums, 0, (length + kPanel<T>)*sizeof(T));
+    std::memset(state.sides[side].shifts, 0, length * sizeof(T));
+  }
+  state.header->apart = !call.shared;
+  if (call.shared)
+    return largest_similarity<T>(call, both_directions(call), problem) < kSafeRange<T>;
+  return largest_similarity<T>(call, one_direction(call, 0), problem) < kSafeRange<T> &&
+         largest_similarity<T>(call, one_direction(call, 1), problem) < kSafeRange<T>;
+}
+
+// Packs what is matched: the rows as they are, the columns transposed and scaled to units of log2.
+template <class T>
+void pack_match(const Call& call, const Pass& pass, int64_t problem, Range rows, Range columns,
+                T* rows_to, T* columns_to) {
+  const T one = 1, scale = static_cast<T>(call.scale * kLog2E);
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    pack_rows<T>(matrix<S>(call, pass.row_match, problem, rows.begin, rows.size, call.d),
+                 Factors<T>{&one, 0}, rows_to, padded<T>(call.d));
+    pack_transposed<T>(
+        matrix<S>(call, pass.column_match, problem, columns.begin, columns.size, call.d),
+        Factors<T>{&scale, 0}, columns_to, padded<T>(call.d), 0);
+  });
+}
+
+template <class T>
+void forward_maxima(const Call& call, int64_t problem, void* memory, int side, int64_t stripe,
+                    void* scratch) {
+  const ForwardState<T> state(call, memory);
+  const ForwardScratch<T> s(call, scratch);
+  const Pass pass = one_direction(call, side);
+  const Range rows = stripe_of(pass.rows, stripe);
+  T* result = state.sides[side].shifts + rows.begin;
+  for (int64_t i = 0; i < rows.size; ++i) result[i] = -kInfinity<T>;
+  for (int64_t other = 0; other < call.stripes; ++other) {
+    const Range columns = stripe_of(pass.columns, other);
+    pack_match<T>(call, pass, problem, rows, columns, s.rows, s.columns);
+    for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
+      const T zeros[kBlockRows]{};
+      for (int64_t l = 0; l < kBlockRows * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
+      const T* lags = lags_at<T>(call, problem, side, rows.begin + i, columns.begin + j);
+      const auto run = [&](auto with_lags) {
+        constexpr bool kLags = decltype(with_lags)::value;
+        multiply<T, false>(s.rows + i * padded<T>(call.d), padded<T>(call.d), height,
+                           s.columns + j * padded<T>(call.d), padded<T>(call.d), 0, call.d,
+                           padded<T>(width), Maxima<T, kLags>{{zeros, lags}, width, s.row_sums});
+      };
+      lags == nullptr ? run(std::false_type{}) : run(std::true_type{});
+      for (int64_t row = 0; row < height; ++row) {
+        const T most = largest<T>(load<T>(s.row_sums + row * kLanes<T>));
+        if (most > result[i + row]) result[i + row] = most;
+      }
+    });
+  }
+}
+
+// With the maximum of every query known: one shift for all, if none lies far below the largest.
+template <class T>
+void forward_settle(const Call& call, void* memory) {
+  const ForwardState<T> state(call, memory);
+  T lowest = kInfinity<T>, highest = -kInfinity<T>;
+  for (int side = 0; side < 2; ++side) {
+    T* shifts = state.sides[side].shifts;
+    for (int64_t i = 0; i < call.sides[side].length; ++i) {
+      if (shifts[i] == -kInfinity<T>) {
+        shifts[i] = 0;  // no partner: every exponential is 0 anyway
+        continue;
+      }
+      lowest = shifts[i] < lowest ? shifts[i] : lowest;
+      highest = shifts[i] > highest ? shifts[i] : highest;
+    }
+  }
+  if (!call.shared) return;
+  state.header->apart = !(highest - lowest < kSafeRange<T>);
+  if (state.header->apart || highest == -kInfinity<T>) return;
+  for (int side = 0; side < 2; ++side) {
+    T* shifts = state.sides[side].shifts;
+    for (int64_t i = 0; i < call.sides[side].length; ++i) shifts[i] = highest;
+  }
+}
+
+template <class T, bool kBoth, bool kLags>
+void forward_pass(const Call& call, const Pass& pass, int64_t problem, const ForwardState<T>& state,
+                  Range rows, Range columns, const ForwardScratch<T>& s) {
+  const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv);
+  const T one = 1;
+  pack_match<T>(call, pass, problem, rows, columns, s.rows, s.columns);
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    pack_panels<T>(matrix<S>(call, pass.columns.v, problem, columns.begin, columns.size, call.dv),
+                   Factors<T>{&one, 0}, s.column_values);
+    if (kBoth) {
+      pack_panels<T>(matrix<S>(call, pass.rows.v, problem, rows.begin, rows.size, call.dv),
+                     Factors<T>{&one, 0}, s.row_values);
+    }
+  });
+  const auto& of_rows = state.sides[pass.row_side];
+  const auto& of_columns = state.sides[1 - pass.row_side];
+  for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
+    const int64_t row = rows.begin + i, column = columns.begin + j;
+    std::memset(s.row_sums, 0, kBlockRows * kLanes<T> * sizeof(T));
+    multiply<T, false>(
+        s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
+        SummedExponentials<T, kLags, kBoth>{
+            {{of_rows.shifts + row, lags_at<T>(call, problem, pass.row_side, row, column)},
+             s.block},
+            width,
+            s.row_sums,
+            of_columns.sums + column});
+    for (int64_t k = 0; k < height; ++k) {
+      of_rows.sums[row + k] += sum<T>(load<T>(s.row_sums + k * kLanes<T>));
+    }
+    multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
+                       AddTo<T>{of_rows.o + row * dv, dv});
+    if (kBoth) {
+      multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
+                        AddTo<T>{of_columns.o + column * dv, dv});
+    }
+  });
+}
+
+template <class T>
+void forward_tile(const Call& call, int64_t problem, void* memory, int64_t row_stripe,
+                  int64_t column_stripe, void* scratch) {
+  const ForwardState<T> state(call, memory);
+  const ForwardScratch<T> s(call, scratch);
+  const Range left = stripe_of(call.sides[0], row_stripe),
+              right = stripe_of(call.sides[1], column_stripe);
+  if (left.size == 0 || right.size == 0) return;
+  const auto run = [&](auto with_lags) {
+    constexpr bool kLags = decltype(with_lags)::value;
+    if (state.header->apart) {
+      forward_pass<T, false, kLags>(call, one_direction(call, 0), problem, state, left, right, s);
+      forward_pass<T, false, kLags>(call, one_direction(call, 1), problem, state, right, left, s);
+    } else {
+      forward_pass<T, true, kLags>(call, both_directions(call), problem, state, left, right, s);
+    }
+  };
+  call.lags[0] == nullptr ? run(std::false_type{}) : run(std::true_type{});
+}
+
+template <class T>
+void forward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
+  const ForwardState<T> state(call, memory);
+  const auto& own = state.sides[side];
+  const Range rows = stripe_of(call.sides[side], stripe);
+  T inverse[kStripe];
+  T* lse = static_cast<T*>(call.sides[side].lse) + problem * call.sides[side].length + rows.begin;
+  for (int64_t i = 0; i < rows.size; ++i) {
+    const T total = own.sums[rows.begin + i];
+    // A query without a partner has a sum of 0, and gets zeros.
+    inverse[i] = total == 0 ? T(0) : 1 / total;
+    lse[i] = own.shifts[rows.begin + i] * static_cast<T>(kLn2) + logarithm(total);
+  }
+  with_storage<T>(call.storage, [&](auto storage) {
+    using S = decltype(storage);
+    write_rows<T>(own.o + rows.begin * padded<T>(call.dv), padded<T>(call.dv),
+                  Factors<T>{inverse, 1},
+                  matrix<S>(call, call.sides[side].o, problem, rows.begin, rows.size, call.dv));
+  });
+}
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

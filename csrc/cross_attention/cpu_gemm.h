@@ -1,0 +1,111 @@
+// Small matrix products on packed operands, with the work that follows each product done in
+// registers.
+//
+// The right operand is packed in panels: kPanel<T> columns side by side (fewer in the last panel,
+// always a whole number of vectors), one panel after the other, so that a product reads it in
+// order.
+#pragma once
+
+#include "common/simd.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+using namespace binaural::BINAURAL_ISA;
+
+// Accumulators of one register tile: rows x vectors. 12 of the 16 registers of AVX2, 24 of the 32
+// of AVX-512.
+constexpr int kTileVectors = 2;
+constexpr int kTileRows = BINAURAL_TILE_ROWS;
+
+template <class T>
+constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+
+template <class T>
+constexpr int64_t padded(int64_t width) {
+  return (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
+template <class T, bool kTransposed, int kRows, int kVectors, class Epilogue>
+__attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const T* b,
+                                             int64_t depth, int64_t row, int64_t column,
+                                             const Epilogue& epilogue) {
+  Vec<T> acc[kRows][kVectors];
+  epilogue.begin(row, column, acc);
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec<T> bk[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) bk[v] = load<T>(b + v * kLanes<T>);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<T> ai = broadcast<T>(kTransposed ? a[i] : a[i * a_stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) acc[i][v] += ai * bk[v];
+    }
+    a += kTransposed ? a_stride : 1;
+    b += kVectors * kLanes<T>;
+  }
+  epilogue.end(row, column, acc);
+}
+
+template <class T, bool kTransposed, int kVectors, class Epilogue, int... kRows>
+BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const T* b,
+                                   int64_t depth, int64_t row, int64_t column,
+                                   const Epilogue& epilogue, std::integer_sequence<int, kRows...>) {
+  ((rows == kRows + 1 ? multiply_tile<T, kTransposed, kRows + 1, kVectors>(a, a_stride, b, depth,
+                                                                           row, column, epilogue)
+                      : void()),
+   ...);
+}
+
+// A [rows, depth] times rows k0 .. k0 + depth of a right operand [panel_depth, width] packed in
+// panels. A is read at a[row * a_stride + k], or at a[k * a_stride + row] if kTransposed. The
+// epilogue begins and ends each register tile, at its row and column.
+template <class T, bool kTransposed, class Epilogue>
+void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64_t panel_depth,
+              int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue) {
+  if (rows <= 0 || depth <= 0) return;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  for (int64_t column = 0; column < width; column += kPanel<T>) {
+    const int64_t vectors =
+        width - column < kPanel<T> ? (width - column) / kLanes<T> : kTileVectors;
+    const T* b = panels + column * panel_depth + k0 * vectors * kLanes<T>;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      // Tiles of nearly equal height: a short last one would leave the arithmetic units waiting.
+      const int64_t row = rows * tile / tiles;
+      const int height = static_cast<int>(rows * (tile + 1) / tiles - row);
+      const T* at = a + (kTransposed ? row : row * a_stride);
+      constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>{};
+      if (vectors == kTileVectors) {
+        multiply_rows<T, kTransposed, kTileVectors>(height, at, a_stride, b, depth, row, column,
+                                                    epilogue, kHeights);
+      } else {
+        multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, depth, row, column, epilogue,
+                                         kHeights);
+      }
+    }
+  }
+}
+
+// Adds the product to c [rows, width].
+template <class T>
+struct AddTo {
+  T* c;
+  int64_t stride;
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v)
+        acc[i][v] = load<T>(c + (row + i) * stride + column + v * kLanes<T>);
+    }
+  }
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v)
+        store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
+    }
+  }
+};
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

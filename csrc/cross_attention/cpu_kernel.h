@@ -1,0 +1,83 @@
+// What the CPU kernels are given, and the table of functions that each instruction set fills.
+//
+// Long problems are cut into stripes of kStripe rows and columns of the similarity matrix, and a
+// tile is one row stripe against one column stripe. In stage s the row stripe p meets the column
+// stripe p + s (modulo their number): no two tiles of a stage share a row or a column, so that they
+// run in parallel and add to the accumulators in an order that does not depend on the number of
+// threads.
+#pragma once
+
+#include "common/isa.h"
+
+namespace binaural::cross_attention {
+
+constexpr int64_t kStripe = 256;
+// What follows each row of the lags, so that a vector may begin at the last of them.
+constexpr int64_t kLagPadding = 64;
+
+enum class Storage { kFloat32, kFloat64, kBFloat16, kFloat16 };
+
+// [R, time, heads, channels] with contiguous channels; strides in elements.
+struct View {
+  void* data = nullptr;
+  int64_t stride_r = 0, stride_t = 0, stride_h = 0;
+};
+
+struct Side {
+  int64_t length;   // N or M
+  View q, k, v;     // k is q where the similarity is shared
+  View o, grad_o;   // grad_o only in the backward
+  void* lse;        // [R, heads, length], of the type that is computed in
+  View dq, dk, dv;  // only in the backward; dk only where the similarity is separate
+};
+
+struct Call {
+  Storage storage;
+  bool shared;
+  int64_t r, heads, d, dv;
+  double scale;
+  Side sides[2];  // left, right
+
+  // What is added to the similarity in units of log2, by lag: bias, and -inf where a pair may not
+  // match. lags[0] is indexed by column − row + N − 1 for left queries, lags[1] is its mirror for
+  // right queries; [heads, N + M − 1 + kLagPadding] each, null where every lag is alike.
+  const void* lags[2];
+  double largest_bias;  // of |bias|, in units of log2
+  int64_t max_lag;      // pairs beyond it may be skipped
+
+  int64_t stripes;      // of the longer side
+  void* lag_gradients;  // [R, heads, N + M − 1], by column − row + N − 1; null if not wanted
+};
+
+// One copy per instruction set and per type that is computed in. `state` is one problem's
+// accumulators, `scratch` one thread's; both are aligned to 64 bytes and uninitialised at first.
+struct Kernels {
+  int64_t (*forward_state_bytes)(const Call&);
+  int64_t (*forward_scratch_bytes)(const Call&);
+  // Clears the accumulators, and decides whether exponentials are safe without looking for maxima.
+  // Returns whether they are; if not, `forward_maxima` and then `forward_settle` must run.
+  bool (*forward_prepare)(const Call&, int64_t problem, void* state);
+  void (*forward_maxima)(const Call&, int64_t problem, void* state, int side, int64_t stripe,
+                         void* scratch);
+  void (*forward_settle)(const Call&, void* state);
+  void (*forward_tile)(const Call&, int64_t problem, void* state, int64_t row_stripe,
+                       int64_t column_stripe, void* scratch);
+  void (*forward_finish)(const Call&, int64_t problem, void* state, int side, int64_t stripe);
+
+  int64_t (*backward_state_bytes)(const Call&);
+  int64_t (*backward_scratch_bytes)(const Call&);
+  void (*backward_prepare)(const Call&, int64_t problem, void* state);
+  void (*backward_tile)(const Call&, int64_t problem, void* state, int64_t row_stripe,
+                        int64_t column_stripe, void* scratch);
+  // Adds up the lag gradients of the tiles of one stage.
+  void (*backward_collect_lags)(const Call&, int64_t problem, void* state, int64_t stage);
+  void (*backward_finish)(const Call&, int64_t problem, void* state, int side, int64_t stripe);
+};
+
+// [float, double] of each instruction set; see binaural::Isa.
+struct KernelPair {
+  Kernels single, dual;
+};
+extern const KernelPair kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
+
+}  // namespace binaural::cross_attention

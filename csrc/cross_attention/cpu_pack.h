@@ -1,0 +1,163 @@
+// Operands packed for cpu_gemm.h: converted to the type that is computed in, scaled, padded with
+// zeros.
+#pragma once
+
+#include "cross_attention/cpu_gemm.h"
+#include "cross_attention/cpu_kernel.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+// One head of one problem: [rows, width] at `data`, rows `stride` apart.
+template <class S>
+struct Matrix {
+  S* data;
+  int64_t stride, rows, width;
+};
+
+template <class S>
+BINAURAL_INLINE Matrix<S> matrix(const Call& call, const View& view, int64_t problem, int64_t first,
+                                 int64_t rows, int64_t width) {
+  const int64_t r = problem / call.heads, h = problem % call.heads;
+  S* data =
+      static_cast<S*>(view.data) + r * view.stride_r + h * view.stride_h + first * view.stride_t;
+  return {data, view.stride_t, rows, width};
+}
+
+// Calls f with a value of the storage type.
+template <class T, class F>
+BINAURAL_INLINE void with_storage(Storage storage, F&& f) {
+  if constexpr (std::is_same_v<T, double>) {
+    f(double{});
+  } else if (storage == Storage::kBFloat16) {
+    f(BFloat16{});
+  } else if (storage == Storage::kFloat16) {
+    f(Float16{});
+  } else {
+    f(float{});
+  }
+}
+
+// A factor per row, or one for all where step is 0.
+template <class T>
+struct Factors {
+  const T* values;
+  int64_t step;
+};
+
+// Calls f(row, column, vector) for all vectors of the matrix, the last of a row padded with zeros.
+template <class T, class S, class F>
+BINAURAL_INLINE void for_vectors(const Matrix<S>& m, F&& f) {
+  const int64_t whole = m.width / kLanes<T> * kLanes<T>;
+  for (int64_t row = 0; row < m.rows; ++row) {
+    const S* p = m.data + row * m.stride;
+    for (int64_t c = 0; c < whole; c += kLanes<T>) f(row, c, load_as<T>(p + c));
+    if (whole < m.width) f(row, whole, load_some<T>(p + whole, m.width - whole));
+  }
+}
+
+// Row-major, rows `stride` apart.
+template <class T, class S>
+void pack_rows(const Matrix<S>& m, Factors<T> factors, T* to, int64_t stride) {
+  for_vectors<T>(m, [&](int64_t row, int64_t c, Vec<T> v) __attribute__((always_inline)) {
+    store<T>(to + row * stride + c, v * factors.values[row * factors.step]);
+  });
+}
+
+// In panels of columns: the right operand of a product whose inner index is the row.
+template <class T, class S>
+void pack_panels(const Matrix<S>& m, Factors<T> factors, T* to) {
+  const int64_t width = padded<T>(m.width), whole = width / kPanel<T> * kPanel<T>;
+  for_vectors<T>(m, [&](int64_t row, int64_t c, Vec<T> v) __attribute__((always_inline)) {
+    const int64_t panel = c / kPanel<T> * kPanel<T>;
+    const int64_t panel_width = panel < whole ? kPanel<T> : width - whole;
+    store<T>(to + panel * m.rows + row * panel_width + (c - panel),
+             v * factors.values[row * factors.step]);
+  });
+}
+
+// In panels of rows: the right operand of a product whose inner index is the column. The inner
+// index is padded to whole vectors; panel_depth says how many rows a panel has, of which this fills
+// those from k0.
+template <class T, class S>
+void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t panel_depth,
+                     int64_t k0) {
+  constexpr int kCount = kLanes<T>;
+  const int64_t width = padded<T>(m.rows), whole = width / kPanel<T> * kPanel<T>;
+  for (int64_t row = 0; row < m.rows; row += kCount) {
+    const int64_t panel = row / kPanel<T> * kPanel<T>;
+    const int64_t panel_width = panel < whole ? kPanel<T> : width - whole;
+    T* at = to + panel * panel_depth + k0 * panel_width + (row - panel);
+    Vec<T> factor;
+    for (int i = 0; i < kCount; ++i) {
+      factor[i] = factors.values[(row + i < m.rows ? row + i : m.rows - 1) * factors.step];
+    }
+    for (int64_t c = 0; c < m.width; c += kCount) {
+      Vec<T> square[kCount];
+      for (int i = 0; i < kCount; ++i) {
+        const S* p = m.data + (row + i) * m.stride + c;
+        if (row + i >= m.rows) {
+          square[i] = Vec<T>{};
+        } else {
+          square[i] = c + kCount <= m.width ? load_as<T>(p) : load_some<T>(p, m.width - c);
+        }
+      }
+      transpose<T>(square);
+      for (int i = 0; i < kCount; ++i) store<T>(at + (c + i) * panel_width, square[i] * factor);
+    }
+  }
+}
+
+// Writes rows of accumulators, each times its factor, to an output.
+template <class T, class S>
+void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m) {
+  const int64_t whole = m.width / kLanes<T> * kLanes<T>;
+  for (int64_t row = 0; row < m.rows; ++row) {
+    const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
+    const T* p = from + row * stride;
+    S* q = m.data + row * m.stride;
+    for (int64_t c = 0; c < whole; c += kLanes<T>) store_as<T>(q + c, load<T>(p + c) * factor);
+    if (whole < m.width) store_some<T>(q + whole, load<T>(p + whole) * factor, m.width - whole);
+  }
+}
+
+// The largest squared norm of a row; NaN and infinity stay.
+template <class T, class S>
+T largest_square_norm(const Matrix<S>& m) {
+  constexpr int kCount = kLanes<T>;
+  Vec<T> most{};
+  for (int64_t row = 0; row < m.rows; row += kCount) {
+    Vec<T> square[kCount]{};
+    for (int i = 0; i < kCount && row + i < m.rows; ++i) {
+      for_vectors<T>(Matrix<S>{m.data + (row + i) * m.stride, 0, 1, m.width},
+                     [&](int64_t, int64_t, Vec<T> v)
+                         __attribute__((always_inline)) { square[i] += v * v; });
+    }
+    transpose<T>(square);
+    Vec<T> norms = square[0];
+    for (int i = 1; i < kCount; ++i) norms += square[i];
+    most = most >= norms ? most : norms;  // takes NaN
+  }
+  T result = most[0];
+  for (int i = 1; i < kCount; ++i) result = result >= most[i] ? result : most[i];
+  return result;
+}
+
+// Memory handed out piece by piece, each aligned to 64 bytes. With no base it only counts.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(base_ + used_);
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return piece;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

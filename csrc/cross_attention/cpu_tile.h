@@ -1,0 +1,182 @@
+// One block of the similarity matrix: its exponentials, and the passes that are made over it.
+#pragma once
+
+#include "cross_attention/cpu_pack.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+// A block of the similarity matrix stays in the first-level cache while every product reads it.
+constexpr int64_t kBlockRows = 32;
+constexpr int64_t kBlockColumns = 128;
+
+template <class T>
+constexpr T kInfinity = static_cast<T>(__builtin_inf());
+constexpr double kLog2E = 1.4426950408889634074;
+constexpr double kLn2 = 0.69314718055994530942;
+
+// Exponentials between 2^-range and 2^range, and what they are multiplied with, stay clear of
+// overflow and of subnormal numbers.
+template <class T>
+constexpr T kSafeRange = std::is_same_v<T, float> ? 64 : 400;
+
+BINAURAL_INLINE float logarithm(float x) { return __builtin_logf(x); }
+BINAURAL_INLINE double logarithm(double x) { return __builtin_log(x); }
+
+// One direction of reading, or both at once: rows are queries; columns are keys, and queries too if
+// `both`.
+struct Pass {
+  int row_side;
+  bool both;
+  const Side& rows;
+  const Side& columns;
+  const View& row_match;  // multiplied with each other they give the similarity
+  const View& column_match;
+};
+
+// Rows of `side` attend to the other side.
+inline Pass one_direction(const Call& call, int side) {
+  const Side &rows = call.sides[side], &columns = call.sides[1 - side];
+  return {side, false, rows, columns, rows.q, columns.k};
+}
+
+inline Pass both_directions(const Call& call) {
+  const Side &rows = call.sides[0], &columns = call.sides[1];
+  return {0, true, rows, columns, rows.q, columns.q};
+}
+
+struct Range {
+  int64_t begin, size;
+};
+
+inline Range stripe_of(const Side& side, int64_t stripe) {
+  const int64_t begin = stripe * kStripe;
+  const int64_t rest = side.length - begin;
+  return {begin, rest < 0 ? 0 : rest < kStripe ? rest : kStripe};
+}
+
+// Calls f(row, rows, column, columns) for every block of rows x columns, counted from the tile's
+// corner, that has a pair within max_lag. Columns start at a panel.
+template <class T, class F>
+BINAURAL_INLINE void for_blocks(const Call& call, Range rows, Range columns, F&& f) {
+  for (int64_t i = 0; i < rows.size; i += kBlockRows) {
+    const int64_t count = rows.size - i < kBlockRows ? rows.size - i : kBlockRows;
+    // The columns that any of these rows may match.
+    const int64_t row = rows.begin + i - columns.begin;
+    int64_t first = row - call.max_lag, end = row + count + call.max_lag;
+    first = first < 0 ? 0 : first / kPanel<T> * kPanel<T>;
+    end = (end + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
+    end = end < columns.size ? end : columns.size;
+    for (int64_t j = first; j < end; j += kBlockColumns) {
+      f(i, count, j, end - j < kBlockColumns ? end - j : kBlockColumns);
+    }
+  }
+}
+
+// By lag, from the lag of row 0 and column 0 on; null where every lag is alike.
+template <class T>
+const T* lags_at(const Call& call, int64_t problem, int row_side, int64_t row, int64_t column) {
+  if (call.lags[row_side] == nullptr) return nullptr;
+  const int64_t n = call.sides[row_side].length, m = call.sides[1 - row_side].length;
+  return static_cast<const T*>(call.lags[row_side]) +
+         problem % call.heads * (n + m - 1 + kLagPadding) + n - 1 + column - row;
+}
+
+// Lanes at or beyond `columns`, counted from `column`.
+template <class T>
+BINAURAL_INLINE Ints<T> beyond(int64_t column, int64_t columns) {
+  using Integer = std::remove_reference_t<decltype(Ints<T>{}[0])>;
+  return lane_numbers<T>() >= Ints<T>{} + static_cast<Integer>(columns - column);
+}
+
+// Begins a register tile of the similarity with what is added to it: lags − shift, in units of
+// log2.
+template <class T, bool kLags>
+struct Similarity {
+  const T* shifts;  // [rows]
+  const T* lags;    // by column − row
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        acc[i][v] = broadcast<T>(-shifts[row + i]);
+        if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
+      }
+    }
+  }
+};
+
+// Stores 2^S, exactly 0 where a pair may not match.
+template <class T, bool kLags>
+struct Exponentials : Similarity<T, kLags> {
+  T* to;  // [rows, kBlockColumns]
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        Vec<T> e = exp2<T>(acc[i][v]);
+        if (kLags) e = acc[i][v] == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
+        acc[i][v] = e;
+        store<T>(to + (row + i) * kBlockColumns + column + v * kLanes<T>, e);
+      }
+    }
+  }
+};
+
+// The same, with the sums of rows and, if kBoth, of columns. Padding columns do not count.
+template <class T, bool kLags, bool kBoth>
+struct SummedExponentials : Exponentials<T, kLags> {
+  int64_t columns;
+  T* row_sums;     // [rows, lanes]
+  T* column_sums;  // [columns]
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    Exponentials<T, kLags>::end(row, column, acc);
+    if (column + kVectors * kLanes<T> > columns) {
+      for (int i = 0; i < kRows; ++i) {
+        for (int v = 0; v < kVectors; ++v) {
+          acc[i][v] = beyond<T>(column + v * kLanes<T>, columns) ? Vec<T>{} : acc[i][v];
+        }
+      }
+    }
+    for (int i = 0; i < kRows; ++i) {
+      T* at = row_sums + (row + i) * kLanes<T>;
+      Vec<T> total = load<T>(at);
+      for (int v = 0; v < kVectors; ++v) total += acc[i][v];
+      store<T>(at, total);
+    }
+    if (kBoth) {
+      for (int v = 0; v < kVectors; ++v) {
+        T* at = column_sums + column + v * kLanes<T>;
+        Vec<T> total = acc[0][v];
+        for (int i = 1; i < kRows; ++i) total += acc[i][v];
+        store<T>(at, load<T>(at) + total);
+      }
+    }
+  }
+};
+
+// The largest similarity of each row.
+template <class T, bool kLags>
+struct Maxima : Similarity<T, kLags> {
+  int64_t columns;
+  T* maxima;  // [rows, lanes]
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      T* at = maxima + (row + i) * kLanes<T>;
+      Vec<T> most = load<T>(at);
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec<T> s =
+            beyond<T>(column + v * kLanes<T>, columns) ? broadcast<T>(-kInfinity<T>) : acc[i][v];
+        most = maximum<T>(most, s);
+      }
+      store<T>(at, most);
+    }
+  }
+};
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

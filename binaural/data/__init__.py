@@ -1,6 +1,7 @@
 """Recorded echoes and the depth a camera saw: the BatVision data sets as spectrograms and metres."""
 
-from binaural.data.batvision import BatVisionV1, BatVisionV2, EchoDataset
+from binaural.data.batvision import BatVisionV1, BatVisionV2
+from binaural.data.echoes import EchoDataset
 from binaural.data.named import DATASETS, open_split
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 

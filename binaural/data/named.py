@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from binaural.data.batvision import BatVisionV1, BatVisionV2, EchoDataset
+from binaural.data.batvision import BatVisionV1, BatVisionV2
+from binaural.data.echoes import EchoDataset
 
 # Simulated rooms are written in BatVision V2's layout.
 DATASETS: dict[str, type[BatVisionV1] | type[BatVisionV2]] = {

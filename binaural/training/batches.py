@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from binaural.data.batvision import EchoDataset
+from binaural.data import EchoDataset
 
 Key = tuple[int, int]  # epoch, index in the data set
 

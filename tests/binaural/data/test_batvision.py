@@ -11,7 +11,7 @@ import torchaudio
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from binaural.data import BatVisionV1, BatVisionV2
+from binaural.data import BatVisionV1, BatVisionV2, open_split
 from binaural.data.files import read_array, read_wav
 
 
@@ -132,6 +132,23 @@ def test_v2_order_is_by_name(make_v2):
     names = ["Cellar", "Attic", "Hall", "Balcony", "Garden", "Den"]
     data = BatVisionV2(make_v2(dict.fromkeys(names, 1)), "train")
     assert [recording.location for recording in data.recordings] == sorted(names)
+
+
+def test_depths_are_those_of_the_items(v2_root):
+    data = BatVisionV2(v2_root, "train", max_depth=10, image_size=32)
+    depths = list(data.depths())
+    assert len(depths) == 5
+    assert all(torch.equal(depth, item[1]) for depth, item in zip(depths, data, strict=True))
+
+
+def test_open_split_by_name(v2_root, v1_root):
+    for name in ("simulated", "batvisionv2"):
+        data = open_split(name, v2_root, "train", image_size=32, locations=["Hall"])
+        assert isinstance(data, BatVisionV2)
+        assert (len(data), data.image_size) == (2, 32)
+    assert isinstance(open_split("batvisionv1", v1_root, "train"), BatVisionV1)
+    with pytest.raises(ValueError, match="dataset must be one of simulated, .*got 'nyu'"):
+        open_split("nyu", v2_root, "train")
 
 
 def test_blacklist(v2_root, v1_root):

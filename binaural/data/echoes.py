@@ -1,0 +1,164 @@
+"""What all data sets of echoes share: items, files, what is counted on the way."""
+
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from binaural.data.augmentation import augment as augment_recording
+from binaural.data.depth import read_depth
+from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+
+Preprocessing = Literal["default", "official"]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where one recording lies: a stereo WAV file or one array for each ear, and the depth map."""
+
+    location: str
+    audio: tuple[Path, ...]
+    depth: Path
+
+
+class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Recordings as pairs of a spectrogram [2, S, S] and a depth map [1, S, S], float32, S = `image_size`.
+
+    The spectrogram's channels are left and right ear, its rows frequency, its columns time. Depth is in
+    metres, at most `max_depth`; 0 means no measurement. `load` gives the waveform instead, for a training
+    loop that runs `spectrogram` itself.
+
+    Attributes:
+        recordings: the files of each item.
+        spectrogram: module from waveforms [..., 2, T] to spectrograms [..., 2, S, S].
+    """
+
+    spectrogram: LogSpectrogram | OfficialSpectrogram
+
+    def __init__(
+        self,
+        recordings: list[Recording],
+        *,
+        max_depth: float,
+        image_size: int,
+        preprocessing: Preprocessing,
+        augment: bool,
+    ) -> None:
+        if not (isfinite(max_depth) and max_depth > 0):
+            raise ValueError(f"max_depth must be positive metres, got {max_depth}")
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
+        if preprocessing not in ("default", "official"):
+            raise ValueError(f'preprocessing must be "default" or "official", got {preprocessing!r}')
+        self.recordings = recordings
+        self.max_depth = max_depth
+        self.image_size = image_size
+        self.preprocessing = preprocessing
+        self.augment = augment
+        _check_files_exist(recordings)
+        # Shared with the loader's workers, so that the training process sees what they met.
+        self._unmeasured = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
+        self._resampled = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        waveform, depth = self.load(index)
+        if self.augment:
+            waveform, depth = augment_recording(waveform, depth)
+        return self.spectrogram(waveform), depth
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """The waveform [2, T] of an item, full scale at 1, and its depth [1, S, S]; neither is augmented.
+
+        Raises:
+            FileNotFoundError: a file is gone.
+            ValueError: a file cannot be used; the message names it and says what was expected.
+        """
+        depth = self._read_depth(index)
+        if not depth.any():
+            self._note(self._unmeasured, index, f"{self.recordings[index].depth}: no valid depth at all")
+        return self._read_waveform(index), depth
+
+    def depths(self) -> Iterator[Tensor]:
+        """The depth maps [1, S, S] of all items in order, without their sound."""
+        return (self._read_depth(index) for index in range(len(self)))
+
+    @property
+    def unmeasured(self) -> list[Path]:
+        """Depth files met so far, in any worker process, that hold no measurement; they teach nothing."""
+        return [self.recordings[i].depth for i in self._unmeasured.nonzero().flatten().tolist()]
+
+    @property
+    def resampled(self) -> list[Path]:
+        """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
+        return [self.recordings[i].audio[0] for i in self._resampled.nonzero().flatten().tolist()]
+
+    def _read_depth(self, index: int) -> Tensor:
+        return read_depth(
+            self.recordings[index].depth,
+            max_depth=self.max_depth,
+            image_size=self.image_size,
+            interpolation="bilinear" if self.preprocessing == "official" else "nearest",
+        )
+
+    def _read_waveform(self, index: int) -> Tensor:
+        raise NotImplementedError
+
+    def _note(self, met: Tensor, index: int, message: str) -> None:
+        """Count a recording; warn at the first of its kind only."""
+        if not met.any():
+            warnings.warn(f"{message}; further ones are counted without a warning", stacklevel=4)
+        met[index] = True
+
+
+def check_root(root: str | Path, split: str) -> Path:
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder, expected the root of a BatVision data set")
+    return root
+
+
+def resolve(root: Path, recordings: list[Recording], blacklist: Collection[str]) -> list[Recording]:
+    """Without the black-listed recordings, paths joined to the root."""
+    check_names("blacklist", blacklist)
+    unwanted = {Path(name) for name in blacklist}
+    kept = [
+        Recording(recording.location, tuple(root / path for path in recording.audio), root / recording.depth)
+        for recording in recordings
+        if unwanted.isdisjoint((*recording.audio, recording.depth))
+    ]
+    if not kept:
+        raise ValueError(f"{root}: the blacklist leaves none of {len(recordings)} recordings")
+    return kept
+
+
+def check_names(option: str, names: Collection[str] | None) -> None:
+    if isinstance(names, str):  # a collection too, of its characters
+        raise TypeError(f"{option} must be several names, got the one string {names!r}")
+
+
+def _check_files_exist(recordings: list[Recording]) -> None:
+    missing = [
+        path
+        for recording in recordings
+        for path in (*recording.audio, recording.depth)
+        if not os.path.isfile(path)
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]}: no such file, named by the data set's CSV ({len(missing)} files are missing; "
+            "blacklist leaves recordings out)"
+        )

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from binaural.simulate.scene import Floats
 
 RESPONSES = Path(__file__).with_name("kemar.npz")
+BLOCK = 1024  # samples that are summed at a time
 
 
 class Ears:
@@ -77,13 +78,18 @@ class Ears:
                 (amplitude[kept].astype(np.float32), (begin[kept], nearest[kept])),
                 shape=(frames, len(onset)),
             ).tocsr()
-            spread = np.pad(binned @ response, ((taps, 0), (0, 0)))  # [taps + frames, T]
-            # Column t is due t samples later: one sum along the skewed rows puts all in their places.
+            # Row n of spread holds what begins at n, column t of it is due t samples later: one sum along the
+            # skewed rows puts all in their places. Block by block, so that it stays in the cache.
+            spread = np.zeros((taps + BLOCK, taps), np.float32)
             row, column = spread.strides
-            skewed = np.lib.stride_tricks.as_strided(
-                spread[taps:], (frames, taps), (row, column - row), writeable=False
-            )
-            ears[ear] = skewed.sum(axis=1)
+            for start in range(0, frames, BLOCK):
+                count = min(BLOCK, frames - start)
+                spread[:taps] = spread[BLOCK:].copy()  # the rows before this block still sound
+                spread[taps : taps + count] = binned[start : start + count] @ response
+                skewed = np.lib.stride_tricks.as_strided(
+                    spread[taps:], (count, taps), (row, column - row), writeable=False
+                )
+                ears[ear, start : start + count] = skewed.sum(axis=1)
         return ears
 
 

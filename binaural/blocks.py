@@ -55,6 +55,32 @@ class Encoder(nn.Module):
         return features
 
 
+class Fusion(nn.Module):
+    """Both ears' features, concatenated, through a 1 × 1 convolution, batch norm and ReLU.
+
+    Computed as W [left; right] = W_left left + W_right right, two matrix products on the channels-last
+    maps: the concatenated map is never made, nor its gradient.
+
+    Args:
+        ear_channels: channels of either ear's map.
+        out_channels: channels of the fused map.
+    """
+
+    def __init__(self, ear_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * ear_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W] → [B, C_out, H, W]."""
+        batch, channels, height, width = left.shape
+        weight_left, weight_right = self.conv.weight.flatten(1).split(channels, dim=1)  # [C_out, C_ear]
+        rows_left, rows_right = (x.permute(0, 2, 3, 1).reshape(-1, channels) for x in (left, right))
+        fused = (rows_left @ weight_left.T).addmm_(rows_right, weight_right.T)
+        fused = fused.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return F.relu(self.norm(fused), inplace=True)
+
+
 class DepthDecoder(nn.Module):
     """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`; then depth in metres.
 

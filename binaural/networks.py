@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from binaural.attention import BinauralCrossAttention, Scope, Similarity
-from binaural.blocks import LEVELS, DepthDecoder, Encoder, check_input, level_channels
+from binaural.blocks import LEVELS, DepthDecoder, Encoder, Fusion, check_input, level_channels
 from binaural.pretrained import Pretrained, read_config
 
 _CHANNEL_MULTIPLE = 16  # a lean encoder's channels are rounded to it: two AVX vectors, a tensor-core tile
@@ -94,10 +93,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             }
         )
         self.fusion = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(2 * ear, full, 1, bias=False), nn.BatchNorm2d(full), nn.ReLU(inplace=True)
-            )
-            for ear, full in zip(ear_channels, channels, strict=True)
+            Fusion(ear, full) for ear, full in zip(ear_channels, channels, strict=True)
         )
         self.decoder = DepthDecoder(channels, max_depth)
 
@@ -109,7 +105,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         for index, (left, right) in enumerate(ears):
             if str(index + 1) in self.attention:
                 left, right = self.attention[str(index + 1)](left, right)
-            features.append(self.fusion[index](torch.cat([left, right], dim=1)))
+            features.append(self.fusion[index](left, right))
         return self.decoder(features)
 
 

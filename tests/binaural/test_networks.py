@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from binaural import BinauralAttentionDepthNet, UNet, load_network
+from binaural.blocks import Fusion
 
 
 def count(network: nn.Module) -> int:
@@ -20,9 +21,9 @@ def mirror_ears(network: BinauralAttentionDepthNet) -> None:
         nn.init.ones_(attention.gain_left)
         nn.init.ones_(attention.gain_right)
     for fusion in network.fusion:
-        half = fusion[0].weight.shape[1] // 2
+        half = fusion.conv.weight.shape[1] // 2
         with torch.no_grad():
-            fusion[0].weight[:, half:] = fusion[0].weight[:, :half]
+            fusion.conv.weight[:, half:] = fusion.conv.weight[:, :half]
 
 
 @pytest.mark.parametrize(
@@ -54,10 +55,19 @@ def test_ears_are_treated_alike():
     torch.testing.assert_close(network(x), network(x.flip(1)))
 
 
+def test_fusion_is_the_convolution_of_the_concatenation():
+    fusion = Fusion(8, 12).eval()
+    left, right = torch.randn(2, 2, 8, 5, 7)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        left, right = left.to(memory_format=layout), right.to(memory_format=layout)
+        plain = fusion.norm(fusion.conv(torch.cat([left, right], dim=1))).relu()
+        torch.testing.assert_close(fusion(left, right), plain)
+
+
 def test_widths_of_the_design():
     network = BinauralAttentionDepthNet(64)
     assert [level[0].out_channels for level in network.encoder_left.levels] == [64, 128, 256, 512, 512]
-    assert [fusion[0].out_channels for fusion in network.fusion] == [64, 128, 256, 512, 512]
+    assert [fusion.conv.out_channels for fusion in network.fusion] == [64, 128, 256, 512, 512]
     assert [network.attention[level].heads for level in "2345"] == [4, 4, 8, 8]
 
 

@@ -398,12 +398,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   check_lse("lse_left", lse_left, call, n, wide(dtype));
   check_lse("lse_right", lse_right, call, m, wide(dtype));
 
-  const Tensor none = new_empty(q_left, {0}, dtype);
+  // A tensor each: outputs of an operator must not share memory.
+  const auto none = [&] { return new_empty(q_left, {0}, dtype); };
   const Tensor dq_left = new_like(q_left), dq_right = new_like(q_right);
   const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
-  const Tensor dk_left = call.shared ? none : new_like(*k_left);
-  const Tensor dk_right = call.shared ? none : new_like(*k_right);
-  Tensor dlag_bias = none, lag_gradients = none;
+  const Tensor dk_left = call.shared ? none() : new_like(*k_left);
+  const Tensor dk_right = call.shared ? none() : new_like(*k_right);
+  Tensor dlag_bias = none(), lag_gradients = none();
   if (lag_bias.has_value()) {
     dlag_bias = new_empty(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
     lag_gradients = new_empty(q_left, {call.r, call.heads, n + m - 1}, wide(dtype));

@@ -61,9 +61,8 @@ def cross_attention(
         ValueError: shapes that do not fit, only one of the keys, mixed devices, a bias of the wrong length,
             an unknown backend or one that cannot run this call.
     """
-    device = q_left.device
-    if isinstance(q_left, Tensor) and torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
+    if isinstance(q_left, Tensor) and torch.is_autocast_enabled(q_left.device.type):
+        dtype = torch.get_autocast_dtype(q_left.device.type)
         q_left, q_right, v_left, v_right = (_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
         k_left = None if k_left is None else _autocast(k_left, dtype)
         k_right = None if k_right is None else _autocast(k_right, dtype)
@@ -72,7 +71,7 @@ def cross_attention(
         scale = q_left.shape[3] ** -0.5
     if lag_bias is not None:
         lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
-    name = choose("cross_attention", backend, device, _WHY_NOT_COVERED)
+    name = choose("cross_attention", backend, q_left.device, _WHY_NOT_COVERED)
     # Nothing to match: the kernels need not know empty problems.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(
@@ -84,8 +83,9 @@ def cross_attention(
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # As autocast itself does: float64 is left alone.
-    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+    # As autocast itself does: only floating-point tensors, and float64 is left alone.
+    cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
+    return tensor.to(dtype) if cast else tensor
 
 
 class _CrossAttention(torch.autograd.Function):

@@ -1,0 +1,91 @@
+"""What is special to the CPU kernels of cross-attention: threads and instruction sets."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Backend
+from cross_attention_cases import Case, defined, make, relative_error
+
+import kernels
+
+CASES = [
+    case
+    for pair in (
+        Case(4, 64, 64, 2, 32, 32).both(),
+        Case(2, 37, 53, 3, 5, 7, reach=4).both(),
+        Case(2, 20, 90, 2, 16, 8, max_lag=10, reach=10).both(),
+        Case(1, 600, 300, 1, 24, 40, reach=9).both(),
+        Case(1, 300, 270, 2, 8, 8, size=8.0).both(),
+    )
+    for case in pair
+]
+
+
+@pytest.fixture(autouse=True)
+def _available() -> None:
+    Backend("cpp", "cpu").skip_unless_available("cross_attention")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_number_of_threads_does_not_change_a_bit(case: Case) -> None:
+    call = make(case).to(torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = call.run("cpp")
+        torch.set_num_threads(3)
+        together = call.run("cpp")
+    finally:
+        torch.set_num_threads(threads)
+    for name, one, three in zip(call.names(), alone, together, strict=True):
+        assert torch.equal(one, three), name
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the kernels of one instruction set, where the processor has it."""
+    folder = Path(kernels.__file__).parent
+    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
+    if library.binaural_force_isa(request.param.encode()) != 0:
+        pytest.skip(f"this processor does not have {request.param}")
+    yield request.param
+    library.binaural_force_isa(b"")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_instruction_sets_agree(isa: str, case: Case, dtype: torch.dtype) -> None:
+    call = make(case)
+    # Rounding a large similarity costs in proportion to its size.
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 1e-2, torch.float16: 1e-3}[dtype]
+    tolerance *= 10 if case.size > 1 else 1
+    expected = defined(call)
+    for name, ours, value in zip(call.names(), call.to(dtype).run("cpp"), expected, strict=True):
+        assert relative_error(ours, value) < tolerance, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_is_rounded_as_pytorch_rounds(isa: str, dtype: torch.dtype) -> None:
+    # With a single partner the output is the value itself: every finite number must come back unchanged,
+    # and the gradient of the one value that all queries read is the rounded sum of theirs.
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    values = bits[bits.isfinite()].reshape(1, 1, 1, -1)
+    zero = torch.zeros(1, 1, 1, 1, dtype=dtype)
+    o_left, _ = kernels.cross_attention(zero, zero, values, values, backend="cpp")
+    assert torch.equal(o_left, values)
+
+    many = torch.randn(1, 9, 1, 4000).to(dtype)
+    query, value = (
+        torch.zeros(1, 9, 1, 1, dtype=dtype),
+        torch.zeros(1, 1, 1, 4000, dtype=dtype).requires_grad_(),
+    )
+    o_left, _ = kernels.cross_attention(query, zero, torch.zeros_like(many), value, backend="cpp")
+    (gradient,) = torch.autograd.grad(o_left, value, many)
+    exact = many.double().sum(1, keepdim=True)
+    assert (
+        torch.equal(gradient, exact.float().to(dtype))
+        or relative_error(gradient, exact) < torch.finfo(dtype).eps / 2
+    )

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from binaural.simulate import simulate_dataset
 
 from binaural.data import EchoDataset, open_split
 from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
 from binaural.metrics import METRICS
 from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
+from binaural.simulate import simulate_dataset
 from binaural.training.batches import evaluation_loader
 from binaural.training.interruption import Interruption, StopRequested
 from binaural.training.optimisation import choose_device, choose_precision

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from binaural.simulate import simulate_dataset
 from safetensors.torch import load_file
 
 import train
 from binaural import load_network
 from binaural.metrics import METRICS
+from binaural.simulate import simulate_dataset
 from binaural.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,10 +1,14 @@
 """The backends that the suites of the operations run on."""
 
+import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
+import kernels
 from kernels.backends import WHY_UNAVAILABLE
 
 
@@ -34,3 +38,14 @@ BACKENDS = [
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the kernels of one instruction set, where the processor has it."""
+    folder = Path(kernels.__file__).parent
+    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
+    if library.binaural_force_isa(request.param.encode()) != 0:
+        pytest.skip(f"this processor does not have {request.param}")
+    yield request.param
+    library.binaural_force_isa(b"")

@@ -69,8 +69,8 @@ class Emulator:
             command = [
                 self.compiler, "-x", "c++", "-std=c++20", "-O1", "-g", "-pthread",
                 "-Wall", "-Wno-unknown-pragmas",
-                f"-isystem{self.headers}", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/csrc'}",
-                *flags, str(source), "-o", str(target),
+                *flags, f"-isystem{self.headers}", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/csrc'}",
+                str(source), "-o", str(target),
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The public function, its autograd and its dispatch to the backends."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ def cross_attention(
         scale = q_left.shape[3] ** -0.5
     if lag_bias is not None:
         lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
-    name = choose("cross_attention", backend, q_left.device, _WHY_NOT_COVERED)
+    why_not_covered = {name: partial(why, q_left, v_left) for name, why in _WHY_NOT_COVERED.items()}
+    name = choose("cross_attention", backend, q_left.device, why_not_covered)
     # Nothing to match: the kernels need not know empty problems.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(
@@ -174,6 +176,15 @@ def _fake_backward(
     )
 
 
+def _why_cuda_does_not_cover(q_left: Tensor, v_left: Tensor) -> str | None:
+    if q_left.dtype == torch.float64:
+        return "it computes in float32, and these are float64"
+    channels = max(q_left.shape[3], v_left.shape[3])
+    if channels > 128:
+        return f"it holds at most 128 channels per head, and these have {channels}"
+    return None
+
+
 # k_* and lag_bias may be absent: their gradients are then empty tensors, since a schema's returns cannot be.
 # lse_* is the natural logarithm of the softmax's denominator, -inf for a query without a partner; float32,
 # or float64 for float64 inputs. The same two schemas stand in csrc/schema.cpp.
@@ -192,8 +203,8 @@ BACKWARD_SCHEMA = (
 
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
-# For each backend, which calls it leaves to the next one, and why.
-_WHY_NOT_COVERED: dict[str, Any] = {}
+# For each backend, why it leaves a call with this q_left and v_left to the next one, or None.
+_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left, v_left: None, "cuda": _why_cuda_does_not_cover}
 
 if extension.WHY_NOT_LOADED is None:
     complete_operator("cross_attention_forward", _fake_forward)
@@ -201,4 +212,3 @@ if extension.WHY_NOT_LOADED is None:
     for _name in ("cpp", "cuda"):
         _FORWARD[_name] = torch.ops.binaural.cross_attention_forward
         _BACKWARD[_name] = torch.ops.binaural.cross_attention_backward
-        _WHY_NOT_COVERED[_name] = lambda: None

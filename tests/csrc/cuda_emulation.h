@@ -84,10 +84,41 @@ inline void acquire([[maybe_unused]] void* tag) {
 
 struct Fiber {
   ucontext_t context;
+  void* stack_pointer = nullptr;
   char* stack = nullptr;
   size_t stack_size = 0;
   void* sanitizer = nullptr;  // its AddressSanitizer fake stack, or its ThreadSanitizer fiber
 };
+
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// swapcontext asks the kernel for the signal mask at every switch; this one saves what the calling
+// convention asks for and no more.
+#define CUDA_EMULATION_OWN_SWITCH
+extern "C" void cuda_emulation_switch(void** from, void* to);
+asm(R"(
+.pushsection .text
+.weak cuda_emulation_switch
+.hidden cuda_emulation_switch
+.type cuda_emulation_switch, @function
+cuda_emulation_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.popsection
+)");
+#endif
 
 // Where threads meet. `tags` alternate: a thread already at the next meeting must not order this
 // one.
@@ -151,7 +182,11 @@ inline void switch_fiber(Fiber& from, Fiber& to) {
 #elif defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(to.sanitizer, __tsan_switch_to_fiber_no_sync);
 #endif
+#if defined(CUDA_EMULATION_OWN_SWITCH)
+  cuda_emulation_switch(&from.stack_pointer, to.stack_pointer);
+#else
   swapcontext(&from.context, &to.context);
+#endif
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
 #endif
@@ -283,11 +318,20 @@ inline void run_block(Block& running) {
     mprotect(stacks + rank * (kStack + kGuard), kGuard, PROT_NONE);
     thread.fiber.stack = stacks + rank * (kStack + kGuard) + kGuard;
     thread.fiber.stack_size = kStack;
+#if defined(CUDA_EMULATION_OWN_SWITCH)
+    // Six registers, where to start, and a return address that keeps the stack aligned as in a
+    // call.
+    void** top = reinterpret_cast<void**>(thread.fiber.stack + kStack) - 2;
+    top[0] = reinterpret_cast<void*>(run_thread);
+    top[1] = nullptr;
+    thread.fiber.stack_pointer = top - 6;
+#else
     getcontext(&thread.fiber.context);
     thread.fiber.context.uc_stack.ss_sp = thread.fiber.stack;
     thread.fiber.context.uc_stack.ss_size = kStack;
     thread.fiber.context.uc_link = nullptr;
     makecontext(&thread.fiber.context, run_thread, 0);
+#endif
 #if defined(__SANITIZE_THREAD__)
     thread.fiber.sanitizer = __tsan_create_fiber(0);
 #endif
@@ -434,7 +478,7 @@ template <class T>
 float half_of(uint32_t pair, int half) {
   uint16_t bits = static_cast<uint16_t>(pair >> (16 * half));
   T value;
-  std::memcpy(&value, &bits, 2);
+  std::memcpy(static_cast<void*>(&value), &bits, 2);
   return static_cast<float>(value);
 }
 

@@ -1,11 +1,13 @@
 """The emulation of CUDA on the CPU runs right kernels right, and reports each kind of fault."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 from emulator import Emulator
 
 CHECK = Path(__file__).parent / "emulation_check.cu"
+LAYOUTS = Path(__file__).parent / "fragment_layouts.cu"
 RIGHT = ("reverse", "neighbour", "within", "last_block", "copy")
 
 
@@ -43,3 +45,15 @@ def test_a_barrier_that_some_threads_miss_is_a_deadlock(emulator: Emulator) -> N
     ran = emulator.run(emulator.program(CHECK), "diverge")
     assert "deadlock" in ran.stderr
     assert ran.returncode != 0
+
+
+def test_fragments_lie_where_cute_says(emulator: Emulator) -> None:
+    spec = importlib.util.find_spec("cutlass_library")
+    if spec is None or spec.submodule_search_locations is None:
+        pytest.skip("the package nvidia-cutlass is not installed")
+    cutlass = Path(spec.submodule_search_locations[0]) / "source/include"
+    standard = emulator.headers / "cccl"
+    if not (standard / "cuda/std").is_dir():
+        pytest.skip(f"CuTe needs libcu++, and {standard} is not there")
+    program = emulator.program(LAYOUTS, None, f"-isystem{standard}", f"-isystem{cutlass}")
+    assert emulator.run(program).stdout == "agrees\n"

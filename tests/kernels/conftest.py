@@ -1,14 +1,12 @@
 """The backends that the suites of the operations run on."""
 
-import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import cuda_emulated
 import pytest
 import torch
 
-import kernels
 from kernels.backends import WHY_UNAVAILABLE
 
 
@@ -29,23 +27,32 @@ class Backend:
             pytest.skip(f"{self.name}: {reason}")
 
 
+@dataclass(frozen=True)
+class EmulatedCuda(Backend):
+    """The CUDA kernels' own sources, run on the CPU, on CPU tensors."""
+
+    shared_memory: int = cuda_emulated.A100
+
+    def skip_unless_available(self, operation: str) -> None:
+        if operation != "cross_attention":
+            pytest.skip(f"the emulation of {operation} has tests of its own")
+
+
+LOW = (torch.float32, torch.bfloat16, torch.float16)
+
 # A backend runs every suite by standing here.
 BACKENDS = [
     pytest.param(Backend("cpp", "cpu"), id="cpp"),
+    pytest.param(EmulatedCuda("cuda", "cpu", LOW), id="cuda-emulated"),
 ]
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return request.param
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the kernels of one instruction set, where the processor has it."""
-    folder = Path(kernels.__file__).parent
-    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
-    if library.binaural_force_isa(request.param.encode()) != 0:
-        pytest.skip(f"this processor does not have {request.param}")
-    yield request.param
-    library.binaural_force_isa(b"")
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    chosen = request.param
+    if not isinstance(chosen, EmulatedCuda):
+        yield chosen
+        return
+    emulator = request.getfixturevalue("emulator")
+    with cuda_emulated.emulated_backend(emulator, chosen.shared_memory):
+        yield chosen

@@ -1,0 +1,167 @@
+"""The CUDA kernels of cross-attention run on the CPU: the extension's two operators, on CPU tensors."""
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from unittest.mock import patch
+
+import torch
+from emulator import ROOT, Emulator
+from torch import Tensor
+
+from kernels import backends
+from kernels.registration import complete_operator
+
+SOURCE = ROOT / "tests/csrc/cross_attention_emulated.cu"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# What a block may use of an A100's, an RTX 4090's, and of nothing: then every length runs blockwise.
+A100, RTX_4090, NOTHING = 163 << 10, 99 << 10, 0
+
+Tensors = tuple[Tensor, ...]
+# Elements on either side of every output that must stay as they are.
+_GUARD = 64
+
+
+class EmulatedCrossAttention:
+    """`binaural::cross_attention_forward` and `_backward` by the CUDA sources; same arguments and results.
+
+    Every output starts as NaN and stands between two guards, which are checked after every call.
+    """
+
+    def __init__(self, emulator: Emulator, shared_memory: int = A100) -> None:
+        self._library = ctypes.CDLL(str(emulator.library(SOURCE)))
+        self._shared_memory = shared_memory
+
+    def forward(
+        self, q_left: Tensor, q_right: Tensor, v_left: Tensor, v_right: Tensor, k_left: Tensor | None,
+        k_right: Tensor | None, lag_bias: Tensor | None, scale: float, max_lag: int | None,
+    ) -> Tensors:  # fmt: skip
+        inputs = [q_left, q_right, v_left, v_right, k_left, k_right]
+        r, n, heads, _ = q_left.shape
+        m, dv = q_right.shape[1], v_left.shape[3]
+        out = _Outputs()
+        o_left, o_right = (out.new((r, length, heads, dv), q_left.dtype) for length in (n, m))
+        lse_left, lse_right = (out.new((r, heads, length), torch.float32) for length in (n, m))
+        call = self._call(inputs, lag_bias, scale, max_lag)
+        self._library.emulated_forward(
+            *call, _pointers(o_left, o_right), _pointer(lse_left), _pointer(lse_right)
+        )
+        return tuple(out.checked(t) for t in (o_left, o_right, lse_left, lse_right))
+
+    def backward(
+        self, do_left: Tensor, do_right: Tensor, q_left: Tensor, q_right: Tensor, v_left: Tensor,
+        v_right: Tensor, k_left: Tensor | None, k_right: Tensor | None, lag_bias: Tensor | None,
+        o_left: Tensor, o_right: Tensor, lse_left: Tensor, lse_right: Tensor,
+        scale: float, max_lag: int | None,
+    ) -> Tensors:  # fmt: skip
+        inputs = [q_left, q_right, v_left, v_right, k_left, k_right]
+        saved = [_rows(t) for t in (o_left, o_right, do_left, do_right)]
+        out = _Outputs()
+        d_inputs = [None if t is None else out.new(tuple(t.shape), t.dtype) for t in inputs]
+        d_bias = None if lag_bias is None else out.new(tuple(lag_bias.shape), torch.float32)
+        call = self._call(inputs, lag_bias, scale, max_lag)
+        self._library.emulated_backward(
+            *call, _pointers(*saved), _strides(*saved), _pointer(lse_left), _pointer(lse_right),
+            _pointers(*d_inputs), _pointer(d_bias),
+        )  # fmt: skip
+        none = q_left.new_empty(0)
+        return tuple(none.clone() if t is None else out.checked(t) for t in (*d_inputs, d_bias))
+
+    def _call(
+        self, inputs: list[Tensor | None], lag_bias: Tensor | None, scale: float, max_lag: int | None
+    ) -> tuple[object, ...]:
+        q_left, q_right, v_left, *_ = (t for t in inputs if t is not None)
+        inputs = [None if t is None else _rows(t) for t in inputs]
+        lag_bias = None if lag_bias is None else lag_bias.contiguous()
+        self._alive = (inputs, lag_bias)  # until the next call: ctypes keeps addresses only
+        r, n, heads, d = q_left.shape
+        sizes = (
+            r, n, q_right.shape[1], heads, d, v_left.shape[3], q_left.element_size(),
+            -1 if max_lag is None else max_lag, -1 if lag_bias is None else lag_bias.shape[1] // 2,
+            self._shared_memory,
+        )  # fmt: skip
+        return (
+            DTYPES.index(q_left.dtype), (ctypes.c_int64 * len(sizes))(*sizes), _pointers(*inputs),
+            _strides(*inputs), _pointer(lag_bias), ctypes.c_float(scale),
+        )  # fmt: skip
+
+
+class _Outputs:
+    """Poisoned tensors between guards."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Tensor] = {}
+
+    def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        buffer = torch.full((torch.Size(shape).numel() + 2 * _GUARD,), float("nan"), dtype=dtype)
+        buffer[:_GUARD] = buffer[-_GUARD:] = 7
+        inner = buffer[_GUARD:-_GUARD].view(shape)
+        self._buffers[inner.data_ptr()] = buffer
+        return inner
+
+    def checked(self, tensor: Tensor) -> Tensor:
+        """A copy of an output, after a look at it and its guards."""
+        buffer = self._buffers[tensor.data_ptr()]
+        guards = torch.cat([buffer[:_GUARD], buffer[-_GUARD:]])
+        assert (guards == 7).all(), "written outside of an output"
+        assert not tensor.isnan().any(), "an output was not written"
+        return tensor.clone()
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """As the extension takes it: with contiguous channels."""
+    return tensor if tensor.stride(3) == 1 else tensor.contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _pointers(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+
+
+def _strides(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
+    flat = [stride for t in tensors for stride in ((0, 0, 0) if t is None else t.stride()[:3])]
+    return (ctypes.c_int64 * len(flat))(*flat)
+
+
+_operator = import_module("kernels.cross_attention.operator")
+_current: list[EmulatedCrossAttention] = []
+_library = torch.library.Library("binaural", "FRAGMENT")
+for _direction, _schema, _fake in (
+    ("forward", _operator.FORWARD_SCHEMA, _operator._fake_forward),
+    ("backward", _operator.BACKWARD_SCHEMA, _operator._fake_backward),
+):
+    _name = f"cross_attention_{_direction}_emulated"
+    _library.define(_name + _schema)
+    _library.impl(_name, lambda *args, _run=_direction: getattr(_current[-1], _run)(*args), "CPU")
+    complete_operator(_name, _fake)
+
+
+@contextmanager
+def emulated_backend(emulator: Emulator, shared_memory: int = A100) -> Iterator[None]:
+    """Inside, backend "cuda" of `kernels.cross_attention` takes CPU tensors and runs the emulated kernels."""
+    why_not: Callable[..., str | None] = backends._why_not
+
+    def why_not_on_cpu(
+        operation: str,
+        backend: str,
+        device: torch.device,
+        why_not_covered: Mapping[str, Callable[[], str | None]],
+    ) -> str | None:
+        if (operation, backend) == ("cross_attention", "cuda"):
+            return why_not_covered["cuda"]()
+        return why_not(operation, backend, device, why_not_covered)
+
+    with (
+        patch.dict(_operator._FORWARD, cuda=torch.ops.binaural.cross_attention_forward_emulated),
+        patch.dict(_operator._BACKWARD, cuda=torch.ops.binaural.cross_attention_backward_emulated),
+        patch.object(backends, "_why_not", why_not_on_cpu),
+    ):
+        _current.append(EmulatedCrossAttention(emulator, shared_memory))
+        try:
+            yield
+        finally:
+            _current.pop()

@@ -63,7 +63,7 @@ def extension() -> CppExtension:
         [str(source) for source in sources],
         include_dirs=[str(Path("csrc").resolve())],
         extra_compile_args={
-            "cxx": ["-O3", "-std=c++20", "-fvisibility=hidden", *defines],
+            "cxx": ["-O3", "-fno-math-errno", "-std=c++20", "-fvisibility=hidden", *defines],
             "nvcc": ["-O3", "-std=c++20", *defines],
         },
         extra_link_args=link,

@@ -1,4 +1,5 @@
-// The operators of the extension. Their Python twins (fakes, autograd) are in kernels/*/operator.py.
+// The operators of the extension. Their Python twins (fakes, autograd) are in
+// kernels/*/operator.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(binaural, m) {
@@ -15,5 +16,8 @@ STABLE_TORCH_LIBRARY(binaural, m) {
       " Tensor dk_right, Tensor dlag_bias)");
   m.def(
       "edge_aware_loss_forward(Tensor pred, Tensor target, Tensor weights, bool with_gradient)"
-      " -> (Tensor total, Tensor terms, Tensor gradient)");
+      " -> (Tensor total, Tensor terms, Tensor coded, Tensor scales)");
+  m.def(
+      "edge_aware_loss_backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)"
+      " -> Tensor grad_pred");
 }

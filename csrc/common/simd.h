@@ -80,6 +80,17 @@ BINAURAL_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 
+// The compiler makes vector instructions of it, given -fno-math-errno.
+template <class T>
+BINAURAL_INLINE Vec<T> square_root(Vec<T> v) {
+  T lanes[kLanes<T>];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (T& lane : lanes)
+    lane = std::is_same_v<T, float> ? __builtin_sqrtf(lane) : __builtin_sqrt(lane);
+  std::memcpy(&v, lanes, sizeof(v));
+  return v;
+}
+
 // The sum and the largest of the lanes, always in the same order.
 template <class T>
 BINAURAL_INLINE T sum(Vec<T> v) {

@@ -8,16 +8,17 @@ EPSILON = 1e-6  # m²; keeps the gradient of |g| finite where the image is flat
 
 
 def reference(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge-aware loss of `kernels.edge_aware_loss` on [B, H, W] images, weights [3].
+    """Edge-aware loss of `kernels.edge_aware_loss` on [B, H, W] or [B, 1, H, W] images, weights [3].
 
     Computes in float32, or in float64 for a float64 prediction. Returns total [] and terms [3].
     """
     wide = torch.promote_types(pred.dtype, torch.float32)
     with torch.autocast(pred.device.type, enabled=False):
-        pred, target = pred.to(wide), target.to(wide)
+        height, width = pred.shape[-2:]
+        pred, target = (image.reshape(image.shape[0], height, width).to(wide) for image in (pred, target))
         valid = target.isfinite() & (target > 0)
-        # Replaced before any arithmetic: a NaN times a zero mask would still be NaN.
-        target = torch.where(valid, target, 0)
+        # Replaced before any arithmetic: a NaN times a zero mask would still be NaN, in the gradient too.
+        pred, target = torch.where(valid, pred, 0), torch.where(valid, target, 0)
         inner = _erode(valid)
         px, py = _sobel(pred)
         tx, ty = _sobel(target)
@@ -42,7 +43,8 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def _erode(valid: Tensor) -> Tensor:
     """Pixels whose nine neighbours [B, H, W] are all valid; beyond the image nothing is."""
-    return F.max_pool2d(F.pad((~valid).float(), (1, 1, 1, 1), value=1.0), 3, stride=1) == 0
+    missing = F.pad((~valid).float(), (1, 1, 1, 1), value=1.0)
+    return F.max_pool2d(missing[:, None], 3, stride=1)[:, 0] == 0
 
 
 def _sobel(image: Tensor) -> tuple[Tensor, Tensor]:

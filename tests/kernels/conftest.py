@@ -1,12 +1,15 @@
 """The backends that the suites of the operations run on."""
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cuda_emulated
 import pytest
 import torch
 
+import kernels
 from kernels.backends import WHY_UNAVAILABLE
 
 
@@ -56,3 +59,14 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     emulator = request.getfixturevalue("emulator")
     with cuda_emulated.emulated_backend(emulator, chosen.shared_memory):
         yield chosen
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the kernels of one instruction set, where the processor has it."""
+    folder = Path(kernels.__file__).parent
+    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
+    if library.binaural_force_isa(request.param.encode()) != 0:
+        pytest.skip(f"this processor does not have {request.param}")
+    yield request.param
+    library.binaural_force_isa(b"")

@@ -1,9 +1,5 @@
 """What is special to the CPU kernels of cross-attention: threads and instruction sets."""
 
-import ctypes
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import Backend
@@ -42,17 +38,6 @@ def test_the_number_of_threads_does_not_change_a_bit(case: Case) -> None:
         torch.set_num_threads(threads)
     for name, one, three in zip(call.names(), alone, together, strict=True):
         assert torch.equal(one, three), name
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the kernels of one instruction set, where the processor has it."""
-    folder = Path(kernels.__file__).parent
-    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
-    if library.binaural_force_isa(request.param.encode()) != 0:
-        pytest.skip(f"this processor does not have {request.param}")
-    yield request.param
-    library.binaural_force_isa(b"")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)

@@ -1,0 +1,54 @@
+"""Timing that compares: competitors take turns, and what is reported are ratios within a turn."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and the 20th and 80th percentiles around it."""
+
+    p20: float
+    p50: float
+    p80: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(*(float(v) for v in np.percentile(values, (20, 50, 80))))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.p50:{spec}} ({self.p20:{spec}}–{self.p80:{spec}})"
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round; in a round every function runs once.
+
+    Neighbours disturb all competitors of a round alike, so ratios within a round are steadier than times.
+    On a GPU the device is waited for before and after.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(-warm_up, rounds):
+        for name, function in functions.items():
+            _wait()
+            start = time.perf_counter()
+            function()
+            _wait()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(slower: list[float], faster: list[float]) -> Spread:
+    """How many times as long the first took, round by round."""
+    return Spread.of([a / b for a, b in zip(slower, faster, strict=True)])
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

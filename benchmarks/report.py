@@ -1,0 +1,31 @@
+"""What a benchmark leaves in benchmarks/results/: a table to read and JSON to compare with."""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import Machine
+from binaural.files import write_atomically
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write_report(
+    name: str, machine: Machine, title: str, sections: Sequence[str], data: dict[str, Any]
+) -> Path:
+    """Write `<name>-<processor>.md` and `.json`; return the first's path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{machine.slug}.md"
+    text = "\n\n".join([f"# {title}", f"{machine}. {date.today():%Y-%m-%d}.", *sections]) + "\n"
+    write_atomically(path, text.encode())
+    content = {"date": f"{date.today():%Y-%m-%d}", "machine": machine.as_dict(), **data}
+    write_atomically(path.with_suffix(".json"), (json.dumps(content, indent=2) + "\n").encode())
+    return path

@@ -1,0 +1,52 @@
+// What cpu.cpp asks of the kernels, which are compiled once per instruction set (common/isa.h).
+#pragma once
+
+#include <cstdint>
+
+namespace binaural::depth_loss {
+
+// kWide is the type that is computed in: float, or double for a float64 prediction.
+enum class Storage { kWide, kBFloat16, kFloat16 };
+
+struct Images {  // [B, H, W]
+  const void* data;
+  Storage storage;
+  int64_t strides[3];  // in elements
+};
+
+struct Call {
+  Images pred, target;
+  int64_t height, width;
+  double edge_weight, smooth_weight;
+  // [B, H, W] in kWide, or null where no gradient is wanted: the gradient of
+  // Σ mₑ (edge_weight · edge + smooth_weight · smooth). The two lowest bits of its mantissa are not
+  // its own: they hold the sign of m (pred - target), which is the gradient of Σ m |pred - target|,
+  // as 0, 1 or 3 for -1. Σ m and Σ mₑ, which divide the two, are only known once all pixels have
+  // been seen.
+  void* coded;
+};
+
+struct Sums {
+  double recon, edge, smooth;  // the numerators of the three terms
+  int64_t valid, inner;        // Σ m, Σ mₑ
+};
+
+struct Kernels {
+  int64_t (*scratch_bytes)(const Call&);
+  // Sums over the rows [first, end) of image b, whose part of `coded` is written.
+  Sums (*sweep)(const Call&, int64_t b, int64_t first, int64_t end, void* scratch);
+  // The gradient of recon_scale · Σ m |pred - target| plus edge_scale times that in coded [count].
+  void (*decode)(const void* coded, int64_t count, double recon_scale, double edge_scale, void* to,
+                 Storage);
+};
+
+struct KernelPair {
+  Kernels single, dual;  // kWide is float, double
+};
+
+extern const KernelPair kernels_generic;
+#if defined(__x86_64__)
+extern const KernelPair kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
+#endif
+
+}  // namespace binaural::depth_loss

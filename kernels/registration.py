@@ -1,4 +1,4 @@
-"""What Python adds to the extension's operators: shapes without data, and a refusal of second order."""
+"""Operators of Python, and what Python adds to all: shapes without data, and a refusal of second order."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -6,6 +6,19 @@ from typing import Any, NoReturn
 import torch
 
 from kernels.extension import NAMESPACE
+
+# The extension owns the namespace; this adds to it, also where the extension is not built.
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+def define_operator(
+    operator: str, schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
+) -> None:
+    """Define `binaural::operator`, opaque to torch.compile, with one implementation for every device."""
+    _library.define(operator + schema)
+    for key in ("CPU", "CUDA"):
+        _library.impl(operator, implementation, key)
+    complete_operator(operator, fake)
 
 
 def complete_operator(operator: str, fake: Callable[..., Any]) -> None:

@@ -4,7 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from emulator import Emulator
+
+# Without a GPU, Triton's kernels run in its interpreter. It must be asked for before Triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from kernels import extension
 from kernels.backends import choose
+from kernels.cross_attention import triton_entry
 from kernels.cross_attention.checks import check
 from kernels.cross_attention.reference import reference
-from kernels.registration import complete_operator
+from kernels.registration import complete_operator, define_operator
 
 
 def cross_attention(
@@ -212,3 +213,9 @@ if extension.WHY_NOT_LOADED is None:
     for _name in ("cpp", "cuda"):
         _FORWARD[_name] = torch.ops.binaural.cross_attention_forward
         _BACKWARD[_name] = torch.ops.binaural.cross_attention_backward
+
+define_operator("cross_attention_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
+define_operator("cross_attention_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)
+_FORWARD["triton"] = torch.ops.binaural.cross_attention_forward_triton
+_BACKWARD["triton"] = torch.ops.binaural.cross_attention_backward_triton
+_WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered

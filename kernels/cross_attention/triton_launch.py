@@ -1,0 +1,301 @@
+"""Launches of the Triton kernels: which kernel, on which grid, with which blocks.
+
+Imported at the first call, as Triton is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from kernels.cross_attention.triton_blocks import (
+    backward_blocks,
+    backward_lag_bias,
+    forward_blocks,
+    sum_outputs,
+)
+from kernels.cross_attention.triton_whole import backward_whole, forward_whole
+
+# Steps per ear, channels of q and v: the most that one program keeps on the chip together.
+WHOLE_STEPS = 128
+WHOLE_CHANNELS = 128
+
+Grid = tuple[int] | Callable[[dict[str, int]], tuple[int]]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of one kernel. On a GPU its blocks and warps are tuned; `config` is the fixed choice."""
+
+    kernel: Any
+    grid: Grid
+    arguments: tuple[Any, ...]
+    constants: dict[str, int]
+    config: dict[str, int]
+
+    def __call__(self) -> None:
+        # Tuning may choose differently on another day, and with it the order of a sum.
+        if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
+            self.kernel[self.grid](*self.arguments, **self.constants, **self.config)
+        else:
+            _tuned(self.kernel)[self.grid](*self.arguments, **self.constants)
+
+
+@cache
+def _tuned(kernel: Any) -> Any:
+    blocks = [
+        triton.Config({"BLOCK_A": a, "BLOCK_B": b}, num_warps=warps, num_stages=stages)
+        for a, b, warps, stages in (
+            (64, 64, 4, 2),
+            (64, 32, 4, 2),
+            (128, 64, 8, 2),
+            (128, 32, 4, 3),
+            (64, 32, 4, 3),
+        )
+    ]
+    whole = [triton.Config({}, num_warps=warps) for warps in (1, 2, 4, 8)]
+    configs, key = {
+        forward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
+        backward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
+        forward_blocks: (blocks, ["a_count", "b_count", "D", "DV"]),
+        backward_blocks: (blocks, ["a_count", "b_count", "D", "DV"]),
+        sum_outputs: ([triton.Config({"BLOCK_A": 64}, num_warps=w) for w in (2, 4)], ["DV"]),
+        backward_lag_bias: ([triton.Config({"BLOCK": 32}, num_warps=w) for w in (4, 8)], ["D", "DV"]),
+    }[kernel]
+    return triton.autotune(configs=configs, key=key, cache_results=True)(kernel)
+
+
+def forward(
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    scale: float,
+    max_lag: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    launches, outputs = plan_forward(
+        q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag
+    )
+    for launch in launches:
+        launch()
+    return outputs
+
+
+def plan_forward(
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    scale: float,
+    max_lag: int | None,
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The launches of a forward pass, and what they will have written."""
+    r, n, heads, d = q_left.shape
+    m, dv = q_right.shape[1], v_left.shape[3]
+    o_left, o_right = _empty(v_left.shape, q_left), _empty(v_right.shape, q_left)
+    lse_left = _empty((r, heads, n), q_left, torch.float32)
+    lse_right = _empty((r, heads, m), q_left, torch.float32)
+    bias, longest = _bias(lag_bias)
+    channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
+    if fits_whole(n, m, d, dv):
+        launches = [
+            Launch(
+                forward_whole,
+                (r * heads,),
+                (
+                    *_operands(q_left, q_right, v_left, v_right, k_left, k_right), bias,
+                    *_operands(o_left, o_right), lse_left, lse_right, scale, n, m, heads, longest, max_lag,
+                ),
+                {**channels, "BLOCK_N": _block(n), "BLOCK_M": _block(m)},
+                {"num_warps": _warps(n, m)},
+            )
+        ]  # fmt: skip
+    else:
+        launches = [
+            Launch(
+                forward_blocks,
+                _per_block(r * heads, q.shape[1]),
+                (
+                    *_operands(q, k, v), bias, *_operands(o), lse,
+                    scale, q.shape[1], k.shape[1], heads, longest, max_lag,
+                ),
+                {**channels, "SIGN": sign},
+                {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2},
+            )
+            for q, k, v, o, lse, sign in (
+                (q_left, q_right if k_right is None else k_right, v_right, o_left, lse_left, 1),
+                (q_right, q_left if k_left is None else k_left, v_left, o_right, lse_right, -1),
+            )
+        ]  # fmt: skip
+    return launches, (o_left, o_right, lse_left, lse_right)
+
+
+def backward(
+    do_left: Tensor,
+    do_right: Tensor,
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    o_left: Tensor,
+    o_right: Tensor,
+    lse_left: Tensor,
+    lse_right: Tensor,
+    scale: float,
+    max_lag: int | None,
+) -> tuple[Tensor, ...]:
+    launches, gradients, shares = plan_backward(
+        do_left, do_right, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias,
+        o_left, o_right, lse_left, lse_right, scale, max_lag,
+    )  # fmt: skip
+    for launch in launches:
+        launch()
+    # The second stage of the bias's gradient: always in the same order, as no atomic would be.
+    dlag_bias = None if shares is None else shares.sum(0)
+    return tuple(_empty((0,), q_left) if g is None else g for g in (*gradients, dlag_bias))
+
+
+def plan_backward(
+    do_left: Tensor,
+    do_right: Tensor,
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    o_left: Tensor,
+    o_right: Tensor,
+    lse_left: Tensor,
+    lse_right: Tensor,
+    scale: float,
+    max_lag: int | None,
+) -> tuple[list[Launch], list[Tensor | None], Tensor | None]:
+    """The launches of a backward pass, the gradients that they write, and the shares of the bias's.
+
+    The shares [parts, heads, 2 L + 1] are to be summed over the parts.
+    """
+    r, n, heads, d = q_left.shape
+    m, dv = q_right.shape[1], v_left.shape[3]
+    inputs = (q_left, q_right, v_left, v_right, k_left, k_right)
+    gradients = [None if t is None else _empty(t.shape, t) for t in inputs]
+    dq_left, dq_right, dv_left, dv_right, dk_left, dk_right = gradients
+    bias, longest = _bias(lag_bias)
+    lags = 2 * longest + 1
+    channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
+    left_and_right = _operands(do_left, do_right, *inputs)
+    if fits_whole(n, m, d, dv):
+        shares = None if bias is None else _empty((r, heads, lags), bias)
+        launch = Launch(
+            backward_whole,
+            (r * heads,),
+            (
+                *left_and_right, bias, lse_left, lse_right, *_operands(*gradients), shares,
+                scale, n, m, heads, longest, max_lag,
+            ),
+            {**channels, "BLOCK_N": _block(n), "BLOCK_M": _block(m), "BLOCK_L": min(_block(lags), _block(m))},
+            {"num_warps": _warps(n, m)},
+        )  # fmt: skip
+        return [launch], gradients, shares
+
+    delta_left, delta_right = _empty(lse_left.shape, lse_left), _empty(lse_right.shape, lse_right)
+    launches = [
+        Launch(
+            sum_outputs,
+            _per_block(r * heads, do.shape[1]),
+            (*_operands(do, o), delta, do.shape[1], heads),
+            {"DV": dv, "BLOCK_DV": _block(dv)},
+            {"BLOCK_A": 64, "num_warps": 4},
+        )
+        for do, o, delta in ((do_left, o_left, delta_left), (do_right, o_right, delta_right))
+    ]
+    right_and_left = _operands(do_right, do_left, q_right, q_left, v_right, v_left, k_right, k_left)
+    left_statistics = (lse_left, lse_right, delta_left, delta_right)
+    right_statistics = (lse_right, lse_left, delta_right, delta_left)
+    launches += [
+        Launch(
+            backward_blocks,
+            _per_block(r * heads, a_count),
+            (
+                *operands, bias, *statistics, *_operands(*own), scale, a_count, b_count, heads, longest,
+                max_lag,
+            ),
+            {**channels, "SIGN": sign},
+            {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2},
+        )
+        for operands, statistics, own, a_count, b_count, sign in (
+            (left_and_right, left_statistics, (dq_left, dv_left, dk_left), n, m, 1),
+            (right_and_left, right_statistics, (dq_right, dv_right, dk_right), m, n, -1),
+        )
+    ]  # fmt: skip
+    if bias is None:
+        return launches, gradients, None
+    # As many parts as there is work for, in no more memory than the statistics take.
+    chunks = max(1, min((n + m) // lags, triton.cdiv(n, 4 * 32)))
+    shares = _empty((r * chunks, heads, lags), bias)
+    launches.append(
+        Launch(
+            backward_lag_bias,
+            lambda meta: (r * heads * chunks * triton.cdiv(lags, meta["BLOCK"]),),
+            (
+                *left_and_right, bias, *left_statistics, shares,
+                scale, n, m, heads, longest, max_lag, chunks,
+            ),
+            channels,
+            {"BLOCK": 32, "num_warps": 4},
+        )
+    )  # fmt: skip
+    return launches, gradients, shares
+
+
+def fits_whole(n: int, m: int, d: int, dv: int) -> bool:
+    """Whether one program takes a whole problem, so that one similarity tile serves both directions."""
+    return max(n, m) <= WHOLE_STEPS and max(d, dv) <= WHOLE_CHANNELS
+
+
+def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
+
+
+def _block(size: int) -> int:
+    """The power of two, at least 16 for the tensor cores, that holds `size`."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def _warps(n: int, m: int) -> int:
+    """Enough warps that the similarity tile takes at most 64 registers of each thread."""
+    return max(1, min(8, _block(n) * _block(m) // 2048))
+
+
+def _per_block(problems: int, count: int) -> Grid:
+    return lambda meta: (problems * triton.cdiv(count, meta["BLOCK_A"]),)
+
+
+def _bias(lag_bias: Tensor | None) -> tuple[Tensor | None, int]:
+    """The bias as the kernels read it, and its longest lag."""
+    return (None, 0) if lag_bias is None else (lag_bias.contiguous(), lag_bias.shape[1] // 2)
+
+
+def _operands(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Each tensor [R, time, heads, channels], followed by the strides of its first three dimensions."""
+    arguments: list[Any] = []
+    for tensor in tensors:
+        if tensor is not None and tensor.stride(3) != 1:
+            tensor = tensor.contiguous()
+        arguments += [tensor, None if tensor is None else tensor.stride()[:3]]
+    return tuple(arguments)

@@ -1,0 +1,267 @@
+"""The Triton kernels against the float64 definition: on a GPU, or else through Triton's interpreter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import cross_attention, use_backend
+from kernels.backends import WHY_UNAVAILABLE
+from kernels.cross_attention import reference
+
+WHY_NOT = WHY_UNAVAILABLE["triton", "cross_attention"]
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAMES = ("q_left", "q_right", "v_left", "v_right", "k_left", "k_right", "lag_bias")
+
+
+@dataclass(frozen=True)
+class Case:
+    r: int
+    n: int
+    m: int
+    heads: int
+    d: int
+    dv: int
+    separate: bool = False
+    longest: int | None = None
+    max_lag: int | None = None
+    logits: float = 1.0
+
+    def inputs(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """q_left, q_right, v_left, v_right, k_left, k_right, lag_bias."""
+        generator = torch.Generator().manual_seed(0)
+
+        def values(time: int, channels: int, factor: float = 1.0) -> Tensor:
+            value = torch.randn(self.r, time, self.heads, channels, generator=generator) * factor
+            return value.to(DEVICE, dtype)
+
+        size = self.logits**0.5
+        q = [values(self.n, self.d, size), values(self.m, self.d, size)]
+        v = [values(self.n, self.dv), values(self.m, self.dv)]
+        k = [values(self.n, self.d, size), values(self.m, self.d, size)] if self.separate else [None, None]
+        bias = None
+        if self.longest is not None:
+            bias = torch.randn(self.heads, 2 * self.longest + 1, generator=generator).to(DEVICE)
+        return [*q, *v, *k, bias]
+
+    def __str__(self) -> str:
+        return "-".join(f"{k}{v}" for k, v in vars(self).items() if v is not None and v is not False)
+
+
+CASES = [
+    Case(2, 16, 16, 2, 16, 16, longest=15),  # exact tiles
+    Case(2, 32, 64, 1, 64, 32, separate=True, longest=40),
+    Case(3, 20, 33, 2, 24, 40, longest=5, max_lag=7),
+    Case(2, 1, 9, 3, 1, 3, separate=True),
+    Case(1, 100, 1, 2, 5, 128, longest=3),
+    Case(2, 17, 30, 1, 48, 7, max_lag=0, longest=2),
+    Case(1, 128, 128, 1, 32, 32, longest=127),
+    Case(1, 40, 4, 2, 8, 8, max_lag=3),  # left steps beyond 6 have no partner
+    Case(1, 24, 24, 2, 16, 16, logits=1e4),
+    # a block at a time
+    Case(1, 192, 128, 2, 16, 32, longest=9),
+    Case(1, 130, 40, 1, 20, 20, separate=True, longest=131),
+    Case(1, 7, 170, 2, 16, 24, longest=12, max_lag=2),  # right steps beyond 8 have no partner
+    Case(1, 129, 131, 1, 130, 5, separate=True),
+    Case(2, 140, 90, 1, 16, 16, separate=True, longest=20, max_lag=50),
+    Case(1, 150, 150, 1, 16, 16, logits=1e4),
+]
+
+
+@pytest.fixture
+def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Every `torch.empty` holds NaN and lies between guard bands; gives a check that these are intact."""
+    guard, mark = 256, 64.0
+    buffers: list[tuple[Tensor, int]] = []
+    empty = torch.empty
+
+    def guarded(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        size = torch.Size(shape).numel()
+        buffer = empty(size + 2 * guard, dtype=dtype, device=device).fill_(mark)
+        buffer[guard : guard + size] = float("nan")
+        buffers.append((buffer, size))
+        return buffer[guard : guard + size].view(shape)
+
+    def check() -> None:
+        assert buffers, "nothing was allocated through torch.empty"
+        for buffer, size in buffers:
+            assert (buffer[:guard] == mark).all()
+            assert (buffer[guard + size :] == mark).all()
+
+    monkeypatch.setattr(torch, "empty", guarded)
+    return check
+
+
+def in_pytorch(
+    q_left: Tensor,
+    q_right: Tensor,
+    v_left: Tensor,
+    v_right: Tensor,
+    k_left: Tensor | None,
+    k_right: Tensor | None,
+    lag_bias: Tensor | None,
+    scale: float,
+    max_lag: int | None,
+) -> tuple[Tensor, Tensor]:
+    """The operation as a user of PyTorch would write it, in the inputs' own precision."""
+    lag = torch.arange(q_right.shape[1])[None, :] - torch.arange(q_left.shape[1])[:, None]
+    lag = lag.to(q_left.device)
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        s = (a * scale).transpose(1, 2) @ b.permute(0, 2, 3, 1)
+        if lag_bias is not None:
+            longest = lag_bias.shape[1] // 2
+            bias = lag_bias[:, (lag + longest).clamp(0, 2 * longest)]
+            s = s + torch.where(lag.abs() <= longest, bias, 0).to(s.dtype)
+        if max_lag is not None:
+            s = s.masked_fill(lag.abs() > max_lag, torch.finfo(s.dtype).min)
+        return s
+
+    def softmax(s: Tensor, dim: int) -> Tensor:
+        p = torch.softmax(s, dim)
+        return p if max_lag is None else p * (lag.abs() <= max_lag)
+
+    s_left = similarity(q_left, q_right if k_right is None else k_right)
+    s_right = similarity(q_left if k_left is None else k_left, q_right)
+    o_left = softmax(s_left, -1) @ v_right.transpose(1, 2)
+    o_right = softmax(s_right, -2).transpose(2, 3) @ v_left.transpose(1, 2)
+    return o_left.transpose(1, 2), o_right.transpose(1, 2)
+
+
+def outputs_and_gradients(
+    function: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor | None], dtype: torch.dtype | None
+) -> list[Tensor]:
+    """Both outputs, and the gradients of all inputs for fixed random gradients of the outputs."""
+    leaves = [None if t is None else t.detach().to(dtype or t.dtype).requires_grad_() for t in inputs]
+    outputs = function(*leaves)
+    generator = torch.Generator().manual_seed(1)
+    low = inputs[0].dtype
+    do = [torch.randn(o.shape, generator=generator).to(DEVICE, low).to(o.dtype) for o in outputs]
+    return [*outputs, *torch.autograd.grad(outputs, [t for t in leaves if t is not None], do)]
+
+
+def fused(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
+    def function(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        *qvk, bias = tensors
+        return cross_attention(*qvk, max_lag=case.max_lag, lag_bias=bias, backend="triton")
+
+    return function
+
+
+def error(value: Tensor, exact: Tensor) -> float:
+    """Largest error, relative to the largest exact value."""
+    return ((value.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30)).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_the_definition(case: Case, dtype: torch.dtype, check_guards: Callable[[], None]) -> None:
+    """At most twice PyTorch's own error in that precision, and a few roundings; nothing else is written."""
+    inputs, scale = case.inputs(dtype), case.d**-0.5
+
+    def definition(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        *qvk, bias = tensors
+        return reference(*qvk, scale=scale, max_lag=case.max_lag, lag_bias=bias)
+
+    ours = outputs_and_gradients(fused(case), inputs, None)
+    check_guards()
+    exact = outputs_and_gradients(definition, inputs, torch.float64)
+    theirs = outputs_and_gradients(lambda *t: in_pytorch(*t, scale, case.max_lag), inputs, None)
+    names = ["o_left", "o_right", *(f"d{n}" for n, t in zip(NAMES, inputs, strict=True) if t is not None)]
+    # A block at a time, probabilities are taken from the lse alone, which is rounded in float32.
+    from_lse = torch.finfo(torch.float32).eps * case.logits if max(case.n, case.m) > 128 else 0
+    floor = 4 * (torch.finfo(dtype).eps + from_lse)
+    for name, our, truth, their in zip(names, ours, exact, theirs, strict=True):
+        assert torch.isfinite(our).all(), name
+        assert error(our, truth) <= 2 * error(their, truth) + floor, name
+
+
+def test_statistics() -> None:
+    """lse is the natural logarithm of the denominator, -inf for a query without a partner."""
+    q_left, q_right, v_left, v_right, *_ = Case(2, 30, 12, 2, 16, 16).inputs(torch.float32)
+    forward = torch.ops.binaural.cross_attention_forward_triton
+    o_left, _, lse_left, lse_right = forward(q_left, q_right, v_left, v_right, None, None, None, 0.25, 4)
+    lag = torch.arange(12)[None, :] - torch.arange(30)[:, None]
+    s = torch.einsum("rihd,rjhd->rhij", q_left, q_right).cpu() * 0.25
+    s = s.masked_fill(lag.abs() > 4, float("-inf"))
+    torch.testing.assert_close(lse_left.cpu(), s.logsumexp(-1))
+    torch.testing.assert_close(lse_right.cpu(), s.logsumexp(-2))
+    assert (o_left[:, 16:] == 0).all()
+
+
+@pytest.mark.parametrize("n", [24, 140])
+def test_strides(n: int) -> None:
+    """Packed, permuted, expanded and channel-strided operands give the bits of contiguous ones."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(2, n, 2 * 48, generator=generator).to(DEVICE).view(2, n, 2, 48).split(16, -1)
+    slow_time = k.transpose(0, 1).contiguous().transpose(0, 1)
+    slow_channels = v.transpose(2, 3).contiguous().transpose(2, 3)
+    views = [q, slow_time, slow_channels, v[:1].expand(2, -1, -1, -1), None, None]
+    bias = torch.randn(9, 2, generator=generator).to(DEVICE).t()
+
+    def attention(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        *qvk, bias = tensors
+        return cross_attention(*qvk, lag_bias=bias, backend="triton")
+
+    outputs = attention(*views, bias)
+    expected = attention(*(None if t is None else t.contiguous() for t in views), bias.contiguous())
+    for a, b in zip(outputs, expected, strict=True):
+        assert torch.equal(a, b)
+    views = [*views[:3], v, None, None]  # an expanded tensor's gradient is not of its own shape
+    strided = outputs_and_gradients(attention, [*views, bias], None)
+    contiguous = [None if t is None else t.contiguous() for t in (*views, bias)]
+    for a, b in zip(strided, outputs_and_gradients(attention, contiguous, None), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("n", [24, 140])
+def test_same_bits_on_every_run(n: int) -> None:
+    case = Case(2, n, n + 5, 1, 16, 16, longest=9)
+    first, second = (outputs_and_gradients(fused(case), case.inputs(torch.float32), None) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_compiles_as_one_graph() -> None:
+    case = Case(2, 20, 24, 2, 16, 16, longest=4)
+    inputs = case.inputs(torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(fused(case), fullgraph=True, backend="aot_eager")
+    eager = outputs_and_gradients(fused(case), inputs, None)
+    for a, b in zip(eager, outputs_and_gradients(compiled, inputs, None), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_operators(separate: bool) -> None:
+    """Schemas, fakes and registration by PyTorch's own checker, with an operand whose time is slowest."""
+    arguments = (*Case(2, 9, 12, 2, 8, 4, separate=separate, longest=3).inputs(torch.float32), 0.3, 5)
+    slow_time = arguments[0].transpose(0, 1).contiguous().transpose(0, 1)
+    arguments = (slow_time, *arguments[1:])
+    forward = torch.ops.binaural.cross_attention_forward_triton.default
+    torch.library.opcheck(forward, arguments)
+    outputs = forward(*arguments)
+    backward = torch.ops.binaural.cross_attention_backward_triton.default
+    torch.library.opcheck(backward, (*outputs[:2], *arguments[:7], *outputs, *arguments[7:]))
+
+
+def test_second_order_raises() -> None:
+    q_left, q_right, v_left, v_right, *_ = Case(1, 4, 4, 1, 4, 4).inputs(torch.float32)
+    q_left.requires_grad_()
+    o_left, _ = cross_attention(q_left, q_right, v_left, v_right, backend="triton")
+    (gradient,) = torch.autograd.grad(o_left.square().sum(), q_left, create_graph=True)
+    with pytest.raises(RuntimeError, match="second-order"):
+        gradient.sum().backward()
+
+
+def test_declines_what_it_does_not_cover() -> None:
+    wide = torch.zeros(1, 4, 1, 257, device=DEVICE)
+    with pytest.raises(ValueError, match="at most 256 channels"):
+        cross_attention(wide, wide, wide, wide, backend="triton")
+    double = torch.zeros(1, 4, 1, 8, device=DEVICE, dtype=torch.float64)
+    with use_backend("triton"), pytest.raises(ValueError, match="float64"):
+        cross_attention(double, double, double, double)

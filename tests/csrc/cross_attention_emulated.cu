@@ -56,6 +56,9 @@ void with_type(int dtype, Run run) {
 
 extern "C" {
 
+// What asynchronous copies have read from global memory since the last call.
+int64_t emulated_copied_bytes() { return std::exchange(cuda_emulation::copied_bytes, 0); }
+
 // outputs: o_left, o_right. dtype: 0 float32, 1 bfloat16, 2 float16.
 void emulated_forward(int dtype, const Sizes* sizes, const void* const* inputs,
                       const int64_t (*strides)[3], const float* lag_bias, float scale,

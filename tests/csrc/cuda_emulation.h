@@ -163,6 +163,9 @@ struct Block {
   char* end_of_launch = nullptr;
 };
 
+// What asynchronous copies have read from global memory since a test set this to 0.
+inline int64_t copied_bytes = 0;
+
 inline thread_local Block* block = nullptr;
 inline thread_local Thread* self = nullptr;
 
@@ -426,6 +429,7 @@ inline void copy_async(void* to, const void* from, int bytes, int valid) {
   std::memset(to, 0xff, bytes);
   Unseen unseen;
   self->copies.back().push_back(copy);
+  copied_bytes += valid;
 }
 
 inline void commit_copies() {

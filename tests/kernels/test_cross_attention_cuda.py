@@ -5,7 +5,10 @@ What they compute is tested with every other backend, in test_cross_attention.py
 
 from pathlib import Path
 
+import cuda_emulated
 import pytest
+import torch
+from cross_attention_cases import NAMES, Case, defined, make, relative_error
 from cuda_emulated import A100, NOTHING, SOURCE
 from emulator import ROOT, Emulator
 
@@ -55,3 +58,58 @@ def test_every_barrier_is_missed(
     ran = emulator.run(program, *arguments)
     assert "ThreadSanitizer: data race" in ran.stderr
     assert name in ran.stderr
+
+
+@pytest.mark.parametrize("dtype", cuda_emulated.DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for cases in (
+            Case(1, 37, 70, 2, 16, 16, reach=3),
+            Case(1, 70, 20, 1, 16, 100, max_lag=5, reach=90),
+            Case(1, 33, 20, 1, 100, 128),
+        )
+        for case in cases.both()
+    ],
+    ids=str,
+)
+def test_short_problems_blockwise(emulator: Emulator, case: Case, dtype: torch.dtype) -> None:
+    # Every length runs so where shared memory is too small for the whole problem.
+    call = make(case)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    with cuda_emulated.emulated_backend(emulator, NOTHING):
+        results = call.to(dtype).run("cuda")
+    for name, ours, value in zip(call.names(), results, defined(call), strict=True):
+        assert relative_error(ours, value) < tolerance, name
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "reason"),
+    [
+        (Case(1, 4, 5, 1, 129, 8), torch.float32, "at most 128 channels per head, and these have 129"),
+        (Case(1, 4, 5, 1, 8, 200), torch.bfloat16, "at most 128 channels per head, and these have 200"),
+        (Case(1, 4, 5, 1, 8, 8), torch.float64, "computes in float32, and these are float64"),
+    ],
+)
+def test_what_is_not_covered_is_said(emulator: Emulator, case: Case, dtype: torch.dtype, reason: str) -> None:
+    with cuda_emulated.emulated_backend(emulator), pytest.raises(ValueError, match=reason):
+        make(case).to(dtype).run("cuda")
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(("n", "heads", "d"), [(128, 4, 32), (64, 4, 64), (32, 8, 64), (16, 8, 64)])
+def test_on_chip_kernels_read_each_operand_once(
+    emulator: Emulator, n: int, heads: int, d: int, separate: bool
+) -> None:
+    # The model's shapes, R cut down. All operands but the outputs, which the backward reads directly,
+    # are copied asynchronously.
+    call = make(Case(1, n, n, heads, d, d, separate)).to(torch.bfloat16)
+    operand = 2 * n * heads * d
+    kernels = cuda_emulated.EmulatedCrossAttention(emulator)
+    leaves = [call.inputs[name].detach() if name in call.inputs else None for name in NAMES]
+    kernels.copied_bytes()
+    results = kernels.forward(*leaves, None, 0.125, None)
+    assert kernels.copied_bytes() == operand * (6 if separate else 4)
+    kernels.backward(*call.grads, *leaves, None, *results, 0.125, None)
+    assert kernels.copied_bytes() == operand * (8 if separate else 6)

@@ -1,5 +1,6 @@
-// The source of cpu_avx512.cpp with its vectors split in two, so that tests run it on any AVX2 processor. The
-// register tile is smaller: twice 24 accumulators would not fit the registers, nor compile in good time.
+// The source of cpu_avx512.cpp with its vectors split in two, so that tests run it on any AVX2
+// processor. The register tile is smaller: twice 24 accumulators would not fit the registers, nor
+// compile in good time.
 #include "common/isa.h"
 
 #if defined(__x86_64__)

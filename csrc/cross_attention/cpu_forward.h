@@ -185,6 +185,7 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
                      Factors<T>{&one, 0}, s.row_values);
     }
   });
+  Prefetcher next = prefetch_next<T>(call, problem, false, 3 * blocks_of(rows, columns));
   const auto& of_rows = state.sides[pass.row_side];
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
@@ -198,15 +199,18 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
             width,
             s.row_sums,
             of_columns.sums + column});
+    next.step();
     for (int64_t k = 0; k < height; ++k) {
       of_rows.sums[row + k] += sum<T>(load<T>(s.row_sums + k * kLanes<T>));
     }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
                        AddTo<T>{of_rows.o + row * dv, dv});
+    next.step();
     if (kBoth) {
       multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
                         AddTo<T>{of_columns.o + column * dv, dv});
     }
+    next.step();
   });
 }
 

@@ -120,27 +120,75 @@ void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<
   }
 }
 
-// The largest squared norm of a row; NaN and infinity stay.
+// The largest squared norm of a row.
 template <class T, class S>
 T largest_square_norm(const Matrix<S>& m) {
   constexpr int kCount = kLanes<T>;
   Vec<T> most{};
   for (int64_t row = 0; row < m.rows; row += kCount) {
-    Vec<T> square[kCount]{};
-    for (int i = 0; i < kCount && row + i < m.rows; ++i) {
-      for_vectors<T>(Matrix<S>{m.data + (row + i) * m.stride, 0, 1, m.width},
-                     [&](int64_t, int64_t, Vec<T> v)
-                         __attribute__((always_inline)) { square[i] += v * v; });
+    Vec<T> square[kCount];
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) {
+      // Beyond the last row, the last once more.
+      const S* p = m.data + (row + i < m.rows ? row + i : m.rows - 1) * m.stride;
+      Vec<T> total{};
+      int64_t c = 0;
+      for (; c + kCount <= m.width; c += kCount) {
+        const Vec<T> v = load_as<T>(p + c);
+        total += v * v;
+      }
+      if (c < m.width) {
+        const Vec<T> v = load_some<T>(p + c, m.width - c);
+        total += v * v;
+      }
+      square[i] = total;
     }
     transpose<T>(square);
     Vec<T> norms = square[0];
+#pragma GCC unroll 16
     for (int i = 1; i < kCount; ++i) norms += square[i];
-    most = most >= norms ? most : norms;  // takes NaN
+    most = maximum<T>(norms, most);
   }
-  T result = most[0];
-  for (int i = 1; i < kCount; ++i) result = result >= most[i] ? result : most[i];
-  return result;
+  return largest<T>(most);
 }
+
+// Fetches what the next problem reads into the second-level cache, a few rows at a time, while this
+// one is being computed: its rows lie too far apart for the processor to do so by itself.
+class Prefetcher {
+ public:
+  void add(const Call& call, const View& view, int64_t problem, int64_t rows, int64_t width,
+           int64_t element) {
+    const int64_t r = problem / call.heads, h = problem % call.heads;
+    const char* data =
+        static_cast<const char*>(view.data) + (r * view.stride_r + h * view.stride_h) * element;
+    streams_[count_++] = {data, view.stride_t * element, rows, width * element};
+    total_ += rows;
+  }
+
+  // To be called `steps` times.
+  void plan(int64_t steps) { per_step_ = (total_ + steps - 1) / steps; }
+
+  void step() {
+    for (int64_t left = per_step_; left > 0 && current_ < count_; --left) {
+      const Stream& stream = streams_[current_];
+      const char* p = stream.data + row_ * stream.stride;
+      for (int64_t at = 0; at < stream.bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+      __builtin_prefetch(p + stream.bytes - 1, 0, 2);
+      if (++row_ == stream.rows) {
+        row_ = 0;
+        ++current_;
+      }
+    }
+  }
+
+ private:
+  struct Stream {
+    const char* data;
+    int64_t stride, rows, bytes;
+  };
+  Stream streams_[8];
+  int64_t count_ = 0, total_ = 0, per_step_ = 0, current_ = 0, row_ = 0;
+};
 
 // Memory handed out piece by piece, each aligned to 64 bytes. With no base it only counts.
 class Arena {

@@ -72,6 +72,30 @@ BINAURAL_INLINE void for_blocks(const Call& call, Range rows, Range columns, F&&
   }
 }
 
+// What is read by the problem after this one, where that follows at once.
+template <class T>
+Prefetcher prefetch_next(const Call& call, int64_t problem, bool backward, int64_t steps) {
+  Prefetcher next;
+  if (call.stripes > 1 || problem + 1 >= call.r * call.heads) return next;
+  const int64_t element =
+      call.storage == Storage::kFloat32 || call.storage == Storage::kFloat64 ? sizeof(T) : 2;
+  for (const Side& side : call.sides) {
+    next.add(call, side.q, problem + 1, side.length, call.d, element);
+    next.add(call, side.v, problem + 1, side.length, call.dv, element);
+    if (!backward) continue;
+    next.add(call, side.o, problem + 1, side.length, call.dv, element);
+    next.add(call, side.grad_o, problem + 1, side.length, call.dv, element);
+  }
+  next.plan(steps);
+  return next;
+}
+
+// How many blocks for_blocks makes at most.
+inline int64_t blocks_of(Range rows, Range columns) {
+  return ((rows.size + kBlockRows - 1) / kBlockRows) *
+         ((columns.size + kBlockColumns - 1) / kBlockColumns);
+}
+
 // By lag, from the lag of row 0 and column 0 on; null where every lag is alike.
 template <class T>
 const T* lags_at(const Call& call, int64_t problem, int row_side, int64_t row, int64_t column) {

@@ -1,0 +1,19 @@
+"""What the benchmark of the kernels has to know of an operation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one size, in several implementations of the same outputs."""
+
+    operation: str
+    size: str
+    leaves: Sequence[Tensor]  # what gradients are wanted of
+    grads: Sequence[Tensor]  # of the outputs
+    implementations: dict[str, Callable[[], Sequence[Tensor]]]  # ours first
+    flops: tuple[float, float]  # of forward and backward, as our kernels need them
+    traffic: tuple[float, float]  # bytes of all inputs and outputs of forward and backward

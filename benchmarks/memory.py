@@ -1,0 +1,40 @@
+"""How much memory a call takes at its highest."""
+
+import ctypes
+import gc
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def peak_memory(function: Callable[[], object], device: str) -> int | None:
+    """Bytes that one call takes beyond what was in use before, what it returns included.
+
+    On the CPU it is resident memory, and None where the system does not tell.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    # Freed memory that the allocator keeps would hide what is taken.
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _resident("VmRSS")
+    reset.write_text("5")
+    kept = function()
+    peak = _resident("VmHWM")
+    del kept
+    return max(0, peak - before)
+
+
+def _resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None, f"/proc/self/status has no {field}"
+    return int(found[1]) * 1024

@@ -1,5 +1,6 @@
 """The public functions, their autograd and their dispatch to the backends."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,9 +8,10 @@ from torch import Tensor
 
 from kernels import extension
 from kernels.backends import choose
+from kernels.depth_loss import triton_entry
 from kernels.depth_loss.checks import check, check_weight, check_weight_tensor, check_weights
 from kernels.depth_loss.reference import reference
-from kernels.registration import complete_operator
+from kernels.registration import complete_operator, define_operator
 
 
 def edge_aware_loss(
@@ -103,7 +105,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _loss(pred: Tensor, target: Tensor, weights: Tensor, backend: str | None) -> tuple[Tensor, Tensor]:
-    name = choose("edge_aware_loss", backend, pred.device, _WHY_NOT_COVERED)
+    why_not_covered = {name: partial(why, pred) for name, why in _WHY_NOT_COVERED.items()}
+    name = choose("edge_aware_loss", backend, pred.device, why_not_covered)
     # Nothing to sum: the kernels need not know empty images.
     if name == "reference" or pred.numel() == 0:
         return reference(pred, target, weights)
@@ -176,7 +179,7 @@ BACKWARD_SCHEMA = "(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)
 
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
-# For each backend, which calls it leaves to the next one, and why.
+# For each backend, why it leaves a call with this prediction to the next one, or None.
 _WHY_NOT_COVERED: dict[str, Any] = {}
 
 if extension.WHY_NOT_LOADED is None:
@@ -185,4 +188,10 @@ if extension.WHY_NOT_LOADED is None:
     for _name in ("cpp", "cuda"):
         _FORWARD[_name] = torch.ops.binaural.edge_aware_loss_forward
         _BACKWARD[_name] = torch.ops.binaural.edge_aware_loss_backward
-        _WHY_NOT_COVERED[_name] = lambda: None
+        _WHY_NOT_COVERED[_name] = lambda pred: None
+
+define_operator("edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
+define_operator("edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)
+_FORWARD["triton"] = torch.ops.binaural.edge_aware_loss_forward_triton
+_BACKWARD["triton"] = torch.ops.binaural.edge_aware_loss_backward_triton
+_WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered

@@ -24,6 +24,18 @@ SHAPES = [
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 8e-3}
 
 
+LOW = (torch.float32, torch.bfloat16, torch.float16)
+BACKENDS = [
+    pytest.param(Backend("cpp", "cpu"), id="cpp"),
+    pytest.param(Backend("triton", "cuda" if torch.cuda.is_available() else "cpu", LOW), id="triton"),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def _available(request: pytest.FixtureRequest) -> None:
     if "backend" in request.fixturenames:
@@ -33,6 +45,8 @@ def _available(request: pytest.FixtureRequest) -> None:
 def check(backend: Backend, pred: Tensor, target: Tensor, dtype: torch.dtype = torch.float32) -> None:
     if dtype not in backend.dtypes:
         pytest.skip(f"{backend} does not take {dtype}")
+    if backend.name == "triton" and backend.device == "cpu" and pred.numel() > 4000:
+        pytest.skip("triton: its interpreter would take minutes")
     expected = defined(pred, target)
     results = run(pred.to(backend.device, dtype), target.to(backend.device, dtype), backend.name)
     total, terms, gradient = results
@@ -53,18 +67,18 @@ def test_it_agrees_with_the_definition(backend: Backend, shape: tuple[int, ...],
 
 @pytest.mark.parametrize("invalid", [0.0, 0.5, 0.97, 1.0])
 def test_any_share_of_valid_pixels(backend: Backend, invalid: float) -> None:
-    check(backend, *make((2, 33, 47), invalid))
+    check(backend, *make((1, 19, 35), invalid))
 
 
 def test_nothing_valid_gives_zeros(backend: Backend) -> None:
-    pred, target = make((2, 20, 20), invalid=1.0)
+    pred, target = make((1, 12, 20), invalid=1.0)
     for result in run(pred.float().to(backend.device), target.float().to(backend.device), backend.name):
         assert not result.any()
 
 
-@pytest.mark.parametrize("place", [(0, 0), (10, 10), (19, 16)])
+@pytest.mark.parametrize("place", [(0, 0), (10, 10), (15, 16)])
 def test_one_valid_pixel_has_depth_and_no_edges(backend: Backend, place: tuple[int, int]) -> None:
-    pred, target = make((1, 20, 17), invalid=1.0)
+    pred, target = make((1, 16, 17), invalid=1.0)
     target[0, place[0], place[1]] = 3.0
     total, terms, gradient = run(
         pred.float().to(backend.device), target.float().to(backend.device), backend.name
@@ -85,7 +99,7 @@ def test_three_by_three_valid_pixels_have_one_edge(backend: Backend) -> None:
 
 
 def test_the_same_depths_cost_only_their_smoothness(backend: Backend) -> None:
-    target = make((2, 30, 30), invalid=0.0)[1]
+    target = make((1, 12, 30), invalid=0.0)[1]
     total, terms, gradient = run(*[target.float().to(backend.device)] * 2, backend.name, (1.0, 1.0, 0.0))
     assert total.item() == pytest.approx(0, abs=1e-6)
     assert terms[2] > 0
@@ -103,7 +117,7 @@ def test_a_flat_prediction_has_no_edge_gradient(backend: Backend) -> None:
 @pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (-1.0, -0.5, -0.25)])
 def test_each_term_and_weights_below_zero(backend: Backend, weights: tuple[float, float, float]) -> None:
     # A tensor's values are not looked at, so that a weight that is learned may pass 0.
-    pred, target = make((2, 21, 35))
+    pred, target = make((1, 14, 35))
     expected = defined(pred, target, weights)
     results = run(pred.float().to(backend.device), target.float().to(backend.device), backend.name, weights)
     for result, value in zip(results, expected, strict=True):
@@ -123,7 +137,7 @@ def test_gradcheck_away_from_kinks(backend: Backend) -> None:
 
 
 def test_the_target_may_be_wider_than_the_prediction(backend: Backend) -> None:
-    pred, target = make((2, 30, 31))
+    pred, target = make((1, 12, 31))
     target = target + 1e-3  # no bfloat16
     expected = defined(pred, target)
     for dtype in (torch.float32, torch.float64):
@@ -133,8 +147,7 @@ def test_the_target_may_be_wider_than_the_prediction(backend: Backend) -> None:
 
 
 def test_any_strides(backend: Backend) -> None:
-    pred, target = make((2, 24, 32))
-    expected = defined(pred, target)
+    pred, target = make((2, 12, 32))
     views = [
         lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
         lambda t: t.repeat_interleave(2, 2)[:, :, ::2],
@@ -176,7 +189,7 @@ def test_a_nan_where_nothing_was_measured_has_no_influence(backend: Backend) -> 
 
 
 def test_the_backward_scales_out_of_place_and_runs_twice(backend: Backend) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((2, 20, 30)))
+    pred, target = (t.float().to(backend.device) for t in make((1, 12, 30)))
     once = run(pred, target, backend.name)[2]
     pred.requires_grad_()
     total, _ = weighted_loss(pred, target, torch.tensor(WEIGHTS, device=pred.device), backend=backend.name)
@@ -189,13 +202,13 @@ def test_the_backward_scales_out_of_place_and_runs_twice(backend: Backend) -> No
 
 
 def test_two_runs_give_the_same_bits(backend: Backend) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((4, 100, 101)))
+    pred, target = (t.float().to(backend.device) for t in make((1, 20, 30)))
     for first, second in zip(*[run(pred, target, backend.name) for _ in range(2)], strict=True):
         assert torch.equal(first, second)
 
 
 def test_without_a_gradient_the_values_are_the_same(backend: Backend) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((2, 50, 40)))
+    pred, target = (t.float().to(backend.device) for t in make((1, 12, 40)))
     weights = torch.tensor(WEIGHTS, device=pred.device)
     total, terms, _ = run(pred, target, backend.name)
     plain, plain_terms = weighted_loss(pred, target, weights, backend=backend.name)
@@ -225,7 +238,7 @@ def test_a_learned_weight_has_a_gradient(backend: Backend) -> None:
 
 
 def test_autocast_changes_nothing(backend: Backend) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((1, 30, 30)))
+    pred, target = (t.float().to(backend.device) for t in make((1, 12, 30)))
     plain = run(pred, target, backend.name)
     with torch.autocast(backend.device, torch.bfloat16):
         cast = run(pred, target, backend.name)
@@ -235,7 +248,8 @@ def test_autocast_changes_nothing(backend: Backend) -> None:
 
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_it_compiles_into_one_graph(backend: Backend, requires_grad: bool) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((2, 30, 30)))
+    torch._dynamo.reset()  # what other tests compiled would count as a recompilation
+    pred, target = (t.float().to(backend.device) for t in make((1, 12, 30)))
     weights = torch.tensor(WEIGHTS, device=pred.device)
 
     def loss(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -164,6 +164,13 @@ def _fake_backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tens
     return torch.empty_like(pred, memory_format=torch.contiguous_format)
 
 
+def why_cuda_does_not_cover(pred: Tensor) -> str | None:
+    """Why the CUDA kernels leave this call to the next backend, in one line; None where they do not."""
+    if pred.dtype == torch.float64:
+        return "its kernels compute in float32, and these tensors are float64"
+    return None
+
+
 # How one pass suffices although the divisors Σ m and Σ mₑ are only known at its end: `coded` [B, H, W] is the
 # gradient of Σ mₑ (λ_edge · edge + λ_smooth · smooth) as float32 (float64 for float64), with the two lowest
 # bits of the mantissa replaced by the sign of m (pred − target): 0, 1, or 3 for −1, which is the gradient of
@@ -185,10 +192,10 @@ _WHY_NOT_COVERED: dict[str, Any] = {}
 if extension.WHY_NOT_LOADED is None:
     complete_operator("edge_aware_loss_forward", _fake_forward)
     complete_operator("edge_aware_loss_backward", _fake_backward)
-    for _name in ("cpp", "cuda"):
+    for _name, _why in (("cpp", lambda pred: None), ("cuda", why_cuda_does_not_cover)):
         _FORWARD[_name] = torch.ops.binaural.edge_aware_loss_forward
         _BACKWARD[_name] = torch.ops.binaural.edge_aware_loss_backward
-        _WHY_NOT_COVERED[_name] = lambda pred: None
+        _WHY_NOT_COVERED[_name] = _why
 
 define_operator("edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
 define_operator("edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)

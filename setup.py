@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import Extension, setup
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension
 
 # The oldest torch whose headers have what csrc/ uses, as LibTorch writes it: 2.11.0.
@@ -24,7 +24,8 @@ def find_static_runtime() -> Path | None:
     # CUDA_HOME is guessed from where nvcc lies on the PATH, which may be a wrapper: ask nvcc itself.
     told = subprocess.run([f"{CUDA_HOME}/bin/nvcc", "--dryrun", "x.cu"], capture_output=True, text=True)
     top = re.search(r"^#\$ TOP=(.*)$", told.stderr, re.MULTILINE)
-    for root in filter(None, (top and Path(top[1].strip()).resolve(), CUDA_HOME and Path(CUDA_HOME))):
+    roots = [Path(CUDA_HOME)] if top is None else [Path(top[1].strip()).resolve(), Path(CUDA_HOME)]
+    for root in roots:
         for folder in (root / "lib64", root / "lib", root / "targets/x86_64-linux/lib", root / "lib/x64"):
             if list(folder.glob("*cudart_static.*")):
                 return folder
@@ -44,7 +45,7 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def extension() -> CppExtension:
+def extension() -> Extension:
     reason = why_no_cuda()
     sources = sorted(Path("csrc").rglob("*.cpp"))
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]

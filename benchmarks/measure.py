@@ -21,7 +21,7 @@ class Spread:
         return cls(*(float(v) for v in np.percentile(values, (20, 50, 80))))
 
     def __format__(self, spec: str) -> str:
-        return f"{self.p50:{spec}} ({self.p20:{spec}}–{self.p80:{spec}})"
+        return f"{self.p50:{spec}} ({self.p20:{spec}}-{self.p80:{spec}})"
 
 
 def interleave(

@@ -102,6 +102,7 @@ class DepthDecoder(nn.Module):
             below = out
         self.ups = nn.ModuleList(ups)
         self.head = nn.Conv2d(below, 1, 1)
+        assert self.head.bias is not None
         # Most of what a room shows lies in the first fifth of the range: start there.
         nn.init.constant_(self.head.bias, math.log(0.2 / 0.8))
 

@@ -24,8 +24,8 @@ def find_static_runtime() -> Path | None:
     # CUDA_HOME is guessed from where nvcc lies on the PATH, which may be a wrapper: ask nvcc itself.
     told = subprocess.run([f"{CUDA_HOME}/bin/nvcc", "--dryrun", "x.cu"], capture_output=True, text=True)
     top = re.search(r"^#\$ TOP=(.*)$", told.stderr, re.MULTILINE)
-    roots = [Path(CUDA_HOME)] if top is None else [Path(top[1].strip()).resolve(), Path(CUDA_HOME)]
-    for root in roots:
+    home = Path(str(CUDA_HOME))
+    for root in [home] if top is None else [Path(top[1].strip()).resolve(), home]:
         for folder in (root / "lib64", root / "lib", root / "targets/x86_64-linux/lib", root / "lib/x64"):
             if list(folder.glob("*cudart_static.*")):
                 return folder

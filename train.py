@@ -49,7 +49,7 @@ def train(options: Options) -> None:
 
     # Network
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device, memory_format=layout)
+    network = make_network(options).to(device).to(memory_format=layout)
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
@@ -87,7 +87,7 @@ def train(options: Options) -> None:
                 save_last(run, trainer, options)
 
             print(f"test, pixels deeper than {options.metric_threshold:g} m:")
-            best = load_network(run.best).to(device, memory_format=layout)
+            best = load_network(run.best).to(device).to(memory_format=layout)
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
             results = measure(best, interruption.watch(loader(options, test_set))).compute()
             floor = measure(constant, interruption.watch(loader(options, test_set))).compute()

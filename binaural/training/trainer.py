@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from binaural.data import EchoDataset
 from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss
+from binaural.pretrained import Pretrained
 from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
 from binaural.training.optimisation import make_optimizer, make_scheduler
@@ -41,7 +42,7 @@ class Trainer:
     def __init__(
         self,
         options: Options,
-        network: nn.Module,
+        network: Pretrained,
         train_set: EchoDataset,
         run: RunFolder,
         device: torch.device,

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from kernels.cross_attention.triton_tiles import (
+    bias_tile,
     finite,
     load_tile,
     normaliser,
@@ -61,9 +62,10 @@ def forward_blocks(
         b = b_first + tl.arange(0, BLOCK_B)
         lag = SIGN * (b[None, :] - a[:, None])
         m_pairs = pairs(a, b, a_count, b_count, lag, max_lag)
+        b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
         b_k = load_tile(k, k_strides, r, head, b, b_count, D, BLOCK_D)  # [B, D]
         b_v = load_tile(v, v_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]
-        b_s = similarity(b_q, b_k, lag, m_pairs, scale, lag_bias, head, longest)  # [A, B]
+        b_s = similarity(b_q, b_k, b_bias, m_pairs, scale)  # [A, B]
         b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
         b_shift = finite(b_new_max)
         b_p = tl.exp(b_s - b_shift[:, None])
@@ -140,6 +142,7 @@ def backward_blocks(
         b = b_first + tl.arange(0, BLOCK_B)
         lag = SIGN * (b[None, :] - a[:, None])
         m_pairs = pairs(a, b, a_count, b_count, lag, max_lag)
+        b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
         b_qb = load_tile(q_b, q_b_strides, r, head, b, b_count, D, BLOCK_D)  # [B, D]
         b_vb = load_tile(v_b, v_b_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]
         b_dob = load_tile(do_b, do_b_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]
@@ -151,12 +154,12 @@ def backward_blocks(
             b_kb = load_tile(k_b, k_b_strides, r, head, b, b_count, D, BLOCK_D)  # [B, D]
 
         # a looks at b
-        b_s = similarity(b_qa, b_kb, lag, m_pairs, scale, lag_bias, head, longest)  # [A, B]
+        b_s = similarity(b_qa, b_kb, b_bias, m_pairs, scale)  # [A, B]
         b_p = tl.exp(b_s - b_lse_a[:, None])
         b_ds = b_p * (product(b_doa, tl.trans(b_vb)) - b_delta_a[:, None])
         # b looks at a
         if k_a is not None:
-            b_s = similarity(b_ka, b_qb, lag, m_pairs, scale, lag_bias, head, longest)
+            b_s = similarity(b_ka, b_qb, b_bias, m_pairs, scale)
         b_p = tl.exp(b_s - b_lse_b[None, :])
         b_dva += product(round_to(b_p, b_dob.dtype), b_dob)
         b_ds_b = b_p * (product(b_va, tl.trans(b_dob)) - b_delta_b[None, :])
@@ -216,6 +219,7 @@ def backward_lag_bias(
         j = i_first + first_lag + tl.arange(0, 2 * BLOCK)
         lag = j[None, :] - i[:, None]
         m_pairs = pairs(i, j, n, m, lag, max_lag)
+        b_bias = bias_tile(lag_bias, head, longest, first_lag, 1, BLOCK, 2 * BLOCK)  # [N, 2 N]
         m_i, m_j = (i >= 0) & (i < n), (j >= 0) & (j < m)
         b_ql = load_tile(q_left, q_left_strides, r, head, i, n, D, BLOCK_D)  # [N, D]
         b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D)  # [2 N, D]
@@ -232,11 +236,11 @@ def backward_lag_bias(
         else:
             b_kr = load_tile(k_right, k_right_strides, r, head, j, m, D, BLOCK_D)  # [2 N, D]
 
-        b_s = similarity(b_ql, b_kr, lag, m_pairs, scale, lag_bias, head, longest)  # [N, 2 N]
+        b_s = similarity(b_ql, b_kr, b_bias, m_pairs, scale)  # [N, 2 N]
         b_ds = tl.exp(b_s - b_lse_left[:, None]) * (product(b_dol, tl.trans(b_vr)) - b_delta_left[:, None])
         if k_left is not None:
             b_kl = load_tile(k_left, k_left_strides, r, head, i, n, D, BLOCK_D)  # [N, D]
-            b_s = similarity(b_kl, b_qr, lag, m_pairs, scale, lag_bias, head, longest)
+            b_s = similarity(b_kl, b_qr, b_bias, m_pairs, scale)
         b_dp = product(b_vl, tl.trans(b_dor))
         b_ds += tl.exp(b_s - b_lse_right[None, :]) * (b_dp - b_delta_right[None, :])
         b_sums += sum_lags(b_ds, 0, BLOCK)

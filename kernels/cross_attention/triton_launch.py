@@ -235,7 +235,7 @@ def plan_backward(
                 max_lag,
             ),
             {**channels, "SIGN": sign},
-            {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2},
+            {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 8, "num_stages": 2},
         )
         for operands, statistics, own, a_count, b_count, sign in (
             (left_and_right, left_statistics, (dq_left, dv_left, dk_left), n, m, 1),
@@ -278,8 +278,8 @@ def _block(size: int) -> int:
 
 
 def _warps(n: int, m: int) -> int:
-    """Enough warps that the similarity tile takes at most 64 registers of each thread."""
-    return max(1, min(8, _block(n) * _block(m) // 2048))
+    """Warps among which several tiles of this size fit without a spill."""
+    return max(1, min(8, _block(n) * _block(m) // 256))
 
 
 def _per_block(problems: int, count: int) -> Grid:

@@ -53,14 +53,26 @@ def product(b_a, b_b):
 
 
 @triton.jit
-def similarity(b_a, b_b, lag, m_pairs, scale, lag_bias, head, longest):
-    """S = scale · b_a b_bᵀ + bias of each pair's lag, -inf outside m_pairs: [a times, b times]."""
+def similarity(b_a, b_b, b_bias, m_pairs, scale):
+    """S = scale · b_a b_bᵀ + b_bias, -inf outside m_pairs: [a times, b times]."""
     b_s = product(b_a, tl.trans(b_b)) * scale
-    if lag_bias is not None:
-        m_bias = m_pairs & (lag >= -longest) & (lag <= longest)
-        p_bias = lag_bias + head * (2 * longest + 1) + longest + lag
-        b_s += tl.load(p_bias, mask=m_bias, other=0.0)
+    if b_bias is not None:
+        b_s += b_bias
     return tl.where(m_pairs, b_s, float("-inf"))
+
+
+@triton.jit
+def bias_tile(lag_bias, head, longest, first, SIGN: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
+    """The bias of the lags SIGN · (first + b - a), for a < A and b < B: [A, B]; None without a bias."""
+    if lag_bias is None:
+        return None
+    # A tile has A + B - 1 lags. Read once, they are spread over it on the chip.
+    SIZE: tl.constexpr = 2 * (A if A > B else B)
+    lag = SIGN * (first - (A - 1) + tl.arange(0, SIZE))
+    m_bias = (lag >= -longest) & (lag <= longest)
+    b_lags = tl.load(lag_bias + head * (2 * longest + 1) + longest + lag, mask=m_bias, other=0.0)
+    index = tl.arange(0, B)[None, :] - tl.arange(0, A)[:, None] + (A - 1)
+    return tl.gather(b_lags, index.reshape([A * B]), axis=0).reshape([A, B])
 
 
 @triton.jit

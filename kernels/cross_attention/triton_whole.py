@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from kernels.cross_attention.triton_tiles import (
+    bias_tile,
     finite,
     load_tile,
     normaliser,
@@ -46,6 +47,7 @@ def forward_whole(
     j = tl.arange(0, BLOCK_M)
     lag = j[None, :] - i[:, None]
     m_pairs = pairs(i, j, n, m, lag, max_lag)
+    b_bias = bias_tile(lag_bias, head, longest, 0, 1, BLOCK_N, BLOCK_M)  # [N, M]
 
     b_ql = load_tile(q_left, q_left_strides, r, head, i, n, D, BLOCK_D)  # [N, D]
     b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D)  # [M, D]
@@ -57,9 +59,9 @@ def forward_whole(
 
     # left <- right: softmax over the rows of S [N, M]
     if k_left is None:
-        b_s = similarity(b_ql, b_qr, lag, m_pairs, scale, lag_bias, head, longest)
+        b_s = similarity(b_ql, b_qr, b_bias, m_pairs, scale)
     else:
-        b_s = similarity(b_ql, b_kr, lag, m_pairs, scale, lag_bias, head, longest)
+        b_s = similarity(b_ql, b_kr, b_bias, m_pairs, scale)
     b_max = finite(tl.max(b_s, axis=1))  # [N]
     b_p = tl.exp(b_s - b_max[:, None])
     b_sum, b_lse = normaliser(b_max, tl.sum(b_p, axis=1))
@@ -69,7 +71,7 @@ def forward_whole(
 
     # right <- left: softmax over its columns
     if k_left is not None:
-        b_s = similarity(b_kl, b_qr, lag, m_pairs, scale, lag_bias, head, longest)
+        b_s = similarity(b_kl, b_qr, b_bias, m_pairs, scale)
     b_max = finite(tl.max(b_s, axis=0))  # [M]
     b_p = tl.exp(b_s - b_max[None, :])
     b_sum, b_lse = normaliser(b_max, tl.sum(b_p, axis=0))
@@ -110,6 +112,7 @@ def backward_whole(
     j = tl.arange(0, BLOCK_M)
     lag = j[None, :] - i[:, None]
     m_pairs = pairs(i, j, n, m, lag, max_lag)
+    b_bias = bias_tile(lag_bias, head, longest, 0, 1, BLOCK_N, BLOCK_M)  # [N, M]
 
     b_ql = load_tile(q_left, q_left_strides, r, head, i, n, D, BLOCK_D)  # [N, D]
     b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D)  # [M, D]
@@ -122,7 +125,7 @@ def backward_whole(
     b_lse = tl.load(lse_left + program * n + i, mask=i < n, other=0.0)  # [N]
 
     # left <- right. The softmax's sum of p dp is taken from the tile, so that o need not be read.
-    b_s = similarity(b_ql, b_kr, lag, m_pairs, scale, lag_bias, head, longest)  # [N, M]
+    b_s = similarity(b_ql, b_kr, b_bias, m_pairs, scale)  # [N, M]
     b_p = softmax_again(b_s, b_lse, 1)
     b_dvr = product(tl.trans(round_to(b_p, b_dol.dtype)), b_dol)
     store_tile(dv_right, dv_right_strides, r, head, j, m, b_dvr, DV, BLOCK_DV)
@@ -135,7 +138,7 @@ def backward_whole(
     b_lse = tl.load(lse_right + program * m + j, mask=j < m, other=0.0)  # [M]
     if k_left is not None:
         b_kl = load_tile(k_left, k_left_strides, r, head, i, n, D, BLOCK_D)  # [N, D]
-        b_s = similarity(b_kl, b_qr, lag, m_pairs, scale, lag_bias, head, longest)
+        b_s = similarity(b_kl, b_qr, b_bias, m_pairs, scale)
     b_p = softmax_again(b_s, b_lse, 0)
     b_dvl = product(round_to(b_p, b_dor.dtype), b_dor)
     store_tile(dv_left, dv_left_strides, r, head, i, n, b_dvl, DV, BLOCK_DV)

@@ -279,7 +279,7 @@ def _block(size: int) -> int:
 
 def _warps(n: int, m: int) -> int:
     """Warps among which several tiles of this size fit without a spill."""
-    return max(1, min(8, _block(n) * _block(m) // 256))
+    return max(1, min(8, _block(n) * _block(m) // 512))
 
 
 def _per_block(problems: int, count: int) -> Grid:

@@ -27,6 +27,7 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_tensor_cores_and_no_spills() -> None:
+    """At the two deepest levels; `python -m benchmarks.gpu_report` looks at all of them."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, check=True, stdout=subprocess.PIPE, text=True

@@ -214,21 +214,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> run_backward(
     const BackwardPlan plan = plan_backward<T>(call);
     // Freed at the end: what is queued on this stream afterwards may have the memory, as PyTorch's
     // allocator promises.
-    MaybeTensor delta_left, delta_right, parts;
+    MaybeTensor delta_left, delta_right, parts, arrived;
     if (!plan.on_chip) {
       delta_left = new_floats(q_left, {call.problem.count, call.problem.heads, n});
       delta_right = new_floats(q_left, {call.problem.count, call.problem.heads, m});
       call.left.delta = static_cast<float*>(delta_left->data_ptr());
       call.right.delta = static_cast<float*>(delta_right->data_ptr());
     }
-    float* d_lag_bias = nullptr;
     if (lag_bias.has_value()) {
       dlag_bias = new_floats(q_left, {call.problem.heads, lag_bias->size(1)});
-      d_lag_bias = static_cast<float*>(dlag_bias.data_ptr());
+      call.problem.d_lag_bias = static_cast<float*>(dlag_bias.data_ptr());
       parts = new_floats(q_left, {part_elements(call.problem, plan.parts)});
       call.problem.d_lag_bias_parts = static_cast<float*>(parts->data_ptr());
+      if (!plan.on_chip) {
+        arrived = torch::stable::new_empty(q_left, {call.problem.heads}, ScalarType::Int);
+        call.problem.arrived = static_cast<unsigned*>(arrived->data_ptr());
+      }
     }
-    backward<T>(call, plan, d_lag_bias, lag_bias.has_value() ? lag_bias->size(1) / 2 : 0, stream);
+    backward<T>(call, plan, stream);
   });
   return {dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias};
 }

@@ -3,6 +3,5 @@
 namespace binaural::cross_attention::gpu {
 template void forward<__nv_bfloat16>(const Call&, cudaStream_t);
 template BackwardPlan plan_backward<__nv_bfloat16>(const Call&);
-template void backward<__nv_bfloat16>(const Call&, const BackwardPlan&, float*, int64_t,
-                                      cudaStream_t);
+template void backward<__nv_bfloat16>(const Call&, const BackwardPlan&, cudaStream_t);
 }  // namespace binaural::cross_attention::gpu

@@ -141,6 +141,9 @@ template <class T>
 __global__ void __launch_bounds__(128)
     output_products(const __grid_constant__ Problem p, int tiles) {
   constexpr int kVector = 16 / sizeof(T), kLanes = 8;
+  if (p.arrived != nullptr && blockIdx.x == 0 && blockIdx.y == 0) {
+    for (int i = threadIdx.x; i < p.heads; i += blockDim.x) p.arrived[i] = 0;
+  }
   const Side& side = blockIdx.y == 0 ? p.job[0].rows : p.job[0].columns;
   const int64_t problem = blockIdx.x / tiles / p.heads;
   const int head = blockIdx.x / tiles % p.heads;
@@ -160,6 +163,33 @@ __global__ void __launch_bounds__(128)
       sum += dot<T, kLanes>(a, b);
     }
     if (inside && threadIdx.x % kLanes == 0) delta[row] = sum;
+  }
+}
+
+// The last block of a head to come here sums the parts of the bias gradient, always in the same
+// order.
+__device__ inline void sum_lag_bias_if_last(const Problem& p, int head, int tiles) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const auto blocks = static_cast<unsigned>(p.count * tiles * p.jobs);
+    last = atomicAdd(&p.arrived[head], 1u) == blocks - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  const int lags = 2 * p.reach + 1;
+  for (int64_t i = threadIdx.x; i < 2 * p.longest + 1; i += blockDim.x) {
+    const int64_t lag = i - p.longest;
+    float sum = 0;
+    if (lag >= -p.reach && lag <= p.reach) {
+      for (int64_t problem = 0; problem < p.count; problem++) {
+        const float* part = p.d_lag_bias_parts + (problem * p.heads + head) * p.parts * lags;
+        for (int j = 0; j < p.parts; j++) sum += __ldcg(part + int64_t{j} * lags + lag + p.reach);
+      }
+    }
+    p.d_lag_bias[head * (2 * p.longest + 1) + i] = sum;
   }
 }
 
@@ -188,7 +218,10 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
            ((problem * p.heads + head) * p.parts + blockIdx.y * tiles + tile_of_rows) * lags;
     for (int i = threadIdx.x; i < lags; i += blockDim.x) part[i] = 0;
   }
-  if (block_first >= rows) return;
+  if (block_first >= rows) {
+    if (p.arrived != nullptr) sum_lag_bias_if_last(p, head, tiles);
+    return;
+  }
 
   DYNAMIC_SHARED(T, left);                                                   // [rows, d]
   T* d_output = left + kRows * kS;                                           // [rows, dv]
@@ -331,28 +364,7 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
   if (job.columns_attend) {
     store_rows<kDv / 8, T>(d_value, job.rows.d_value, p, problem, head, rows, first, p.dv, 1, 1);
   }
-}
-
-// The gradient of the bias [heads, 2 L + 1] from its parts [R, heads, parts, 2 reach + 1], always
-// in the same order. Grid: (ceil((2 L + 1) / 32), heads). Block: 256 threads, 32 lags wide.
-static __global__ void __launch_bounds__(256)
-    sum_lag_bias(const float* parts, float* out, int64_t problems, int heads, int count, int reach,
-                 int64_t longest) {
-  DYNAMIC_SHARED(float, sums);  // [8, 32]
-  const int64_t lag = blockIdx.x * int64_t{32} + threadIdx.x % 32 - longest;
-  const int head = blockIdx.y, group = threadIdx.x / 32;
-  float sum = 0;
-  if (lag >= -reach && lag <= reach) {
-    for (int64_t i = group; i < problems * count; i += 8) {
-      const int64_t part = (i / count * heads + head) * count + i % count;
-      sum += parts[part * (2 * reach + 1) + lag + reach];
-    }
-  }
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (group > 0 || lag > longest) return;
-  for (int other = 1; other < 8; other++) sum += sums[32 * other + threadIdx.x];
-  out[head * (2 * longest + 1) + lag + longest] = sum;
+  if (p.arrived != nullptr) sum_lag_bias_if_last(p, head, tiles);
 }
 
 }  // namespace binaural::cross_attention::gpu

@@ -10,6 +10,10 @@
 namespace binaural::cross_attention::gpu {
 
 constexpr int kOnChipLength = 128;
+// Blocks per multiprocessor that the forward must leave registers for; 0 leaves it to the compiler,
+// which for float would rather spill than not have two.
+template <class T>
+constexpr int kMinBlocks = sizeof(T) == 2 ? 0 : 1;
 constexpr int kOnChipTiles = kOnChipLength / 8;
 
 // Columns of S that the backward handles between two barriers.
@@ -37,7 +41,7 @@ __host__ __device__ size_t on_chip_backward_bytes(int rows, int columns, bool wi
 
 // Grid: (R * heads, jobs). Block: 32 threads for each 16 rows.
 template <class T, int kD, int kDv>
-__global__ void __launch_bounds__(2 * kOnChipLength)
+__global__ void __launch_bounds__(2 * kOnChipLength, kMinBlocks<T>)
     on_chip_forward(const __grid_constant__ Problem p) {
   const Job& job = p.job[blockIdx.y];
   const int64_t problem = blockIdx.x / p.heads;
@@ -206,7 +210,7 @@ __device__ void load_statistics(float* lse, float* delta, const T* d_output, con
 
 // Grid and block as in the forward.
 template <class T, int kD, int kDv>
-__global__ void __launch_bounds__(2 * kOnChipLength)
+__global__ void __launch_bounds__(2 * kOnChipLength, 1)
     on_chip_backward(const __grid_constant__ Problem p) {
   const Job& job = p.job[blockIdx.y];
   const int64_t problem = blockIdx.x / p.heads;
@@ -372,6 +376,26 @@ __global__ void __launch_bounds__(2 * kOnChipLength)
       out[i] = at >= 0 && at < lags ? lag_sums[at] : 0;
     }
   }
+}
+
+// The gradient of the bias [heads, 2 L + 1] from its parts [R, heads, parts, 2 reach + 1], always
+// in the same order. Grid: (ceil((2 L + 1) / 32), heads). Block: 256 threads, 32 lags wide.
+static __global__ void __launch_bounds__(256) sum_lag_bias(const __grid_constant__ Problem p) {
+  DYNAMIC_SHARED(float, sums);  // [8, 32]
+  const int64_t lag = blockIdx.x * int64_t{32} + threadIdx.x % 32 - p.longest;
+  const int head = blockIdx.y, group = threadIdx.x / 32;
+  float sum = 0;
+  if (lag >= -p.reach && lag <= p.reach) {
+    for (int64_t i = group; i < p.count * p.parts; i += 8) {
+      const int64_t part = (i / p.parts * p.heads + head) * p.parts + i % p.parts;
+      sum += p.d_lag_bias_parts[part * (2 * p.reach + 1) + lag + p.reach];
+    }
+  }
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (group > 0 || lag > p.longest) return;
+  for (int other = 1; other < 8; other++) sum += sums[32 * other + threadIdx.x];
+  p.d_lag_bias[head * (2 * p.longest + 1) + lag + p.longest] = sum;
 }
 
 }  // namespace binaural::cross_attention::gpu

@@ -171,8 +171,7 @@ BackwardPlan plan_backward(const Call& call) {
 }
 
 template <class T>
-void backward(const Call& call, const BackwardPlan& plan, float* d_lag_bias, int64_t longest,
-              cudaStream_t stream) {
+void backward(const Call& call, const BackwardPlan& plan, cudaStream_t stream) {
   const bool with_bias = call.problem.d_lag_bias_parts != nullptr;
   if (plan.on_chip) {
     with_on_chip_channels(call, [&](auto channels) {
@@ -184,6 +183,9 @@ void backward(const Call& call, const BackwardPlan& plan, float* d_lag_bias, int
       });
       launch(on_chip_backward<T, C::kD, C::kDv>, dim3(grid_width(p), p.jobs), shape.threads,
              shape.bytes, stream, p);
+      if (!with_bias) return;
+      const auto blocks = static_cast<unsigned>((2 * p.longest + 1 + 31) / 32);
+      launch(sum_lag_bias, dim3(blocks, p.heads), 256, 256 * sizeof(float), stream, p);
     });
   } else {
     with_blockwise_channels(call, [&](auto channels) {
@@ -196,12 +198,6 @@ void backward(const Call& call, const BackwardPlan& plan, float* d_lag_bias, int
              2 * kBackwardRows<T>, blockwise_backward_bytes<T, kD, kDv>(with_bias), stream, p,
              tiles);
     });
-  }
-  if (with_bias) {
-    const Problem& p = call.problem;
-    const auto blocks = static_cast<unsigned>((2 * longest + 1 + 31) / 32);
-    launch(sum_lag_bias, dim3(blocks, p.heads), 256, 256 * sizeof(float), stream,
-           p.d_lag_bias_parts, d_lag_bias, p.count, p.heads, plan.parts, p.reach, longest);
   }
 }
 

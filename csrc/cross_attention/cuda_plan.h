@@ -37,7 +37,7 @@ struct Call {
 };
 
 struct BackwardPlan {
-  bool on_chip = false;  // otherwise Ear::delta is needed as workspace
+  bool on_chip = false;  // otherwise Ear::delta and, with a bias, Problem::arrived are needed
   int parts = 0;         // of the bias gradient, for each problem and head
 };
 
@@ -53,6 +53,7 @@ inline void set_lags(Call& call, int64_t max_lag, const float* lag_bias, int64_t
   p.lag_bias = lag_bias + longest * lag_stride;
   p.bias_head_stride = head_stride;
   p.bias_lag_stride = lag_stride;
+  p.longest = longest;
   p.reach = static_cast<int>(longest > most ? most : longest);
 }
 
@@ -67,9 +68,7 @@ void forward(const Call& call, cudaStream_t stream);
 template <class T>
 BackwardPlan plan_backward(const Call& call);
 
-// `d_lag_bias` [heads, 2 longest + 1] is written where the problem has d_lag_bias_parts.
 template <class T>
-void backward(const Call& call, const BackwardPlan& plan, float* d_lag_bias, int64_t longest,
-              cudaStream_t stream);
+void backward(const Call& call, const BackwardPlan& plan, cudaStream_t stream);
 
 }  // namespace binaural::cross_attention::gpu

@@ -49,10 +49,12 @@ struct Problem {
   int max_lag = 0;                  // at least the longest lag where there is no limit
   const float* lag_bias = nullptr;  // that of lag 0, head 0; null without a bias
   int64_t bias_head_stride = 0, bias_lag_stride = 0;
-  int reach = 0;  // the longest lag with a bias
-  float* d_lag_bias_parts =
-      nullptr;    // [R, heads, parts, 2 reach + 1]; null where it is not asked for
-  int parts = 0;  // blocks of one problem and head that add to it
+  int reach = 0;                      // the longest lag with a bias
+  float* d_lag_bias_parts = nullptr;  // [R, heads, parts, 2 reach + 1]; null if not asked for
+  int parts = 0;                      // blocks of one problem and head that add to it
+  float* d_lag_bias = nullptr;        // [heads, 2 longest + 1]
+  int64_t longest = 0;
+  unsigned* arrived = nullptr;  // [heads], where the blockwise backward's own blocks sum the parts
   Job job[kMaxJobs];
 };
 

@@ -98,6 +98,7 @@ void emulated_backward(int dtype, const Sizes* sizes, const void* const* inputs,
     using T = decltype(type);
     const BackwardPlan plan = plan_backward<T>(call);
     std::vector<float> delta, parts;
+    std::vector<unsigned> arrived;
     if (!plan.on_chip) {
       delta.assign(sizes->count * sizes->heads * (sizes->n + sizes->m), NAN);
       call.left.delta = delta.data();
@@ -106,8 +107,13 @@ void emulated_backward(int dtype, const Sizes* sizes, const void* const* inputs,
     if (lag_bias != nullptr) {
       parts.assign(part_elements(call.problem, plan.parts), NAN);
       call.problem.d_lag_bias_parts = parts.data();
+      call.problem.d_lag_bias = d_lag_bias;
+      if (!plan.on_chip) {
+        arrived.assign(sizes->heads, 12345);
+        call.problem.arrived = arrived.data();
+      }
     }
-    backward<T>(call, plan, d_lag_bias, sizes->longest, nullptr);
+    backward<T>(call, plan, nullptr);
   });
 }
 }

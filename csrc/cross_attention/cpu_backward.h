@@ -125,16 +125,15 @@ void weights_of(const T* lse, T shift, int64_t count, T* weights) {
 // weights · Σ_channels grad · out of each query.
 template <class T, class S>
 void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, const T* weights, T* deltas) {
-  for (int64_t row = 0; row < grad.rows; ++row) {
-    Vec<T> total{};
-    const Matrix<S> one{grad.data + row * grad.stride, 0, 1, grad.width};
-    for_vectors<T>(one, [&](int64_t, int64_t c, Vec<T> g) __attribute__((always_inline)) {
-      const S* p = out.data + row * out.stride + c;
-      const int64_t rest = grad.width - c;
-      total += g * (rest >= kLanes<T> ? load_as<T>(p) : load_some<T>(p, rest));
-    });
-    deltas[row] = weights[row] * sum<T>(total);
-  }
+  for_row_sums<T>(
+      grad.rows,
+      [&](int64_t row) __attribute__((always_inline)) {
+        return products<T>(grad.data + row * grad.stride, out.data + row * out.stride, grad.width);
+      },
+      // There is room for a whole vector beyond the last row.
+      [&](int64_t row, Vec<T> sums) __attribute__((always_inline)) {
+        store<T>(deltas + row, load<T>(weights + row) * sums);
+      });
 }
 
 // Begins a register tile of dS / E with the terms that δ gives, and multiplies it with E in the

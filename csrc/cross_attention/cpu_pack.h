@@ -120,35 +120,45 @@ void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<
   }
 }
 
+// Calls f(row) for a vector of each row, and done(row, sums) with the sums of the lanes of
+// kLanes<T> rows.
+template <class T, class F, class G>
+BINAURAL_INLINE void for_row_sums(int64_t rows, F&& f, G&& done) {
+  constexpr int kCount = kLanes<T>;
+  for (int64_t row = 0; row < rows; row += kCount) {
+    Vec<T> square[kCount];
+    // Beyond the last row, the last once more.
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) square[i] = f(row + i < rows ? row + i : rows - 1);
+    transpose<T>(square);
+    Vec<T> sums = square[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < kCount; ++i) sums += square[i];
+    done(row, sums);
+  }
+}
+
+// Σ_channels a · b of a row, lane by lane.
+template <class T, class S>
+BINAURAL_INLINE Vec<T> products(const S* a, const S* b, int64_t width) {
+  Vec<T> total{};
+  int64_t c = 0;
+  for (; c + kLanes<T> <= width; c += kLanes<T>) total += load_as<T>(a + c) * load_as<T>(b + c);
+  if (c < width) total += load_some<T>(a + c, width - c) * load_some<T>(b + c, width - c);
+  return total;
+}
+
 // The largest squared norm of a row.
 template <class T, class S>
 T largest_square_norm(const Matrix<S>& m) {
-  constexpr int kCount = kLanes<T>;
   Vec<T> most{};
-  for (int64_t row = 0; row < m.rows; row += kCount) {
-    Vec<T> square[kCount];
-#pragma GCC unroll 16
-    for (int i = 0; i < kCount; ++i) {
-      // Beyond the last row, the last once more.
-      const S* p = m.data + (row + i < m.rows ? row + i : m.rows - 1) * m.stride;
-      Vec<T> total{};
-      int64_t c = 0;
-      for (; c + kCount <= m.width; c += kCount) {
-        const Vec<T> v = load_as<T>(p + c);
-        total += v * v;
-      }
-      if (c < m.width) {
-        const Vec<T> v = load_some<T>(p + c, m.width - c);
-        total += v * v;
-      }
-      square[i] = total;
-    }
-    transpose<T>(square);
-    Vec<T> norms = square[0];
-#pragma GCC unroll 16
-    for (int i = 1; i < kCount; ++i) norms += square[i];
-    most = maximum<T>(norms, most);
-  }
+  for_row_sums<T>(
+      m.rows,
+      [&](int64_t row) __attribute__((always_inline)) {
+        return products<T>(m.data + row * m.stride, m.data + row * m.stride, m.width);
+      },
+      [&](int64_t, Vec<T> norms)
+          __attribute__((always_inline)) { most = maximum<T>(norms, most); });
   return largest<T>(most);
 }
 

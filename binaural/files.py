@@ -1,7 +1,9 @@
 """Writing files so that an interruption leaves the old one or the new one, never half of one."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -20,3 +22,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace `path` by `content` as JSON; raises as `write_atomically`."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -8,7 +8,7 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from binaural.files import write_atomically
+from binaural.files import write_atomically, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -34,7 +34,7 @@ class Pretrained(nn.Module):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
         config = {"network": type(self).__name__, "arguments": self.arguments, **(extra or {})}
-        write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        write_json(folder / CONFIG, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:

@@ -3,6 +3,7 @@
 from binaural.data.batvision import BatVisionV1, BatVisionV2
 from binaural.data.echoes import EchoDataset
 from binaural.data.named import DATASETS, open_split
+from binaural.data.network_input import NetworkInput
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "BatVisionV2",
     "EchoDataset",
     "LogSpectrogram",
+    "NetworkInput",
     "OfficialSpectrogram",
     "open_split",
 ]

@@ -16,9 +16,6 @@ from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 SPEED_OF_SOUND = 343.0
 """In metres per second."""
 
-LEAD_IN = 269
-"""Samples before the chirp arrives on its direct way from speaker to ears in BatVision V2 (6.1 ms)."""
-
 V1_CROP = (970, 970 + 2646)
 """Samples [start, stop) of a BatVision V1 recording between its near-blank beginning and 60 ms later."""
 
@@ -50,6 +47,8 @@ class BatVisionV2(EchoDataset):
 
     COLUMNS = ("audio path", "audio file name", "depth path", "depth file name")
 
+    LEAD_IN = 269  # 6.1 ms
+
     def __init__(
         self,
         root: str | Path,
@@ -77,25 +76,36 @@ class BatVisionV2(EchoDataset):
             preprocessing=preprocessing,
             augment=augment,
         )
+        self.frames = self.frames_to(max_depth, preprocessing)
         if preprocessing == "official":
-            self.frames = int(2 * max_depth / 340 * SAMPLE_RATE)
             self.spectrogram = OfficialSpectrogram(image_size)
         else:
-            self.frames = LEAD_IN + ceil(2 * max_depth / SPEED_OF_SOUND * SAMPLE_RATE)
             self.spectrogram = LogSpectrogram(self.frames, image_size)
 
+    @classmethod
+    def frames_to(cls, max_depth: float, preprocessing: Preprocessing) -> int:
+        """Samples from a recording's beginning to the echo from `max_depth` metres."""
+        if preprocessing == "official":
+            return int(2 * max_depth / 340 * SAMPLE_RATE)
+        return cls.LEAD_IN + ceil(2 * max_depth / SPEED_OF_SOUND * SAMPLE_RATE)
+
+    def read_recording(self, index: int) -> Tensor:
+        return self._read_frames(index, None)
+
     def _read_waveform(self, index: int) -> Tensor:
-        path = self.recordings[index].audio[0]
         if isinstance(self.spectrogram, OfficialSpectrogram):
-            waveform, rate = read_wav(path, self.frames)
-        else:
-            waveform, rate = read_wav(path, self.spectrogram.num_samples)
-            if waveform.shape[1] < self.frames:
-                raise ValueError(
-                    f"{path}: {waveform.shape[1]} frames at 44.1 kHz, expected at least {self.frames}, "
-                    f"the time of an echo from max_depth={self.max_depth:g} m"
-                )
-            waveform = F.pad(waveform, (0, self.spectrogram.num_samples - waveform.shape[1]))
+            return self._read_frames(index, self.frames)
+        waveform = self._read_frames(index, self.spectrogram.num_samples)
+        if waveform.shape[1] < self.frames:
+            raise ValueError(
+                f"{self.recordings[index].audio[0]}: {waveform.shape[1]} frames at 44.1 kHz, expected at "
+                f"least {self.frames}, the time of an echo from max_depth={self.max_depth:g} m"
+            )
+        return F.pad(waveform, (0, self.spectrogram.num_samples - waveform.shape[1]))
+
+    def _read_frames(self, index: int, frames: int | None) -> Tensor:
+        path = self.recordings[index].audio[0]
+        waveform, rate = read_wav(path, frames)
         if rate != SAMPLE_RATE:
             self._note(
                 self._resampled, index, f"{path}: recorded at {rate} Hz, resampled to {SAMPLE_RATE} Hz"
@@ -129,6 +139,8 @@ class BatVisionV1(EchoDataset):
     """
 
     COLUMNS = ("depth path", "audio path left", "audio path right")
+
+    LEAD_IN = 980  # about: what its users report
 
     def __init__(
         self,
@@ -171,7 +183,7 @@ class BatVisionV1(EchoDataset):
         else:
             self.spectrogram = LogSpectrogram(crop[1] - crop[0], image_size)
 
-    def _read_waveform(self, index: int) -> Tensor:
+    def read_recording(self, index: int) -> Tensor:
         left_path, right_path = self.recordings[index].audio
         scale = self.preprocessing != "official"
         left, right = (read_ear(path, scale_integers=scale) for path in (left_path, right_path))
@@ -180,11 +192,16 @@ class BatVisionV1(EchoDataset):
                 f"{left_path} has {len(left)} samples and {right_path} has {len(right)}, "
                 "expected the same number for both ears"
             )
-        start, stop = self.crop
-        if len(left) < stop or (self.whole and len(left) != stop):
+        return torch.stack((left, right))
+
+    def _read_waveform(self, index: int) -> Tensor:
+        recording = self.read_recording(index)
+        samples, (start, stop) = recording.shape[1], self.crop
+        if samples < stop or (self.whole and samples != stop):
+            path = self.recordings[index].audio[0]
             expected = "as many as the first recording" if self.whole else f"crop={self.crop}"
-            raise ValueError(f"{left_path}: {len(left)} samples, expected {stop} ({expected})")
-        return torch.stack((left, right))[:, start:stop]
+            raise ValueError(f"{path}: {samples} samples, expected {stop} ({expected})")
+        return recording[:, start:stop]
 
 
 def _select_locations(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 Preprocessing = Literal["default", "official"]
 
 SPLITS = ("train", "val", "test")
+
+INTERPOLATION = {"default": "nearest", "official": "bilinear"}
+"""Of the depth maps, by preprocessing."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
     loop that runs `spectrogram` itself.
 
     Attributes:
+        LEAD_IN: samples of a recording before the chirp arrives on its direct way from speaker to ears.
         recordings: the files of each item.
         spectrogram: module from waveforms [..., 2, T] to spectrograms [..., 2, S, S].
     """
+
+    LEAD_IN: ClassVar[int]
 
     spectrogram: LogSpectrogram | OfficialSpectrogram
 
@@ -109,8 +115,15 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
             self.recordings[index].depth,
             max_depth=self.max_depth,
             image_size=self.image_size,
-            interpolation="bilinear" if self.preprocessing == "official" else "nearest",
+            interpolation=INTERPOLATION[self.preprocessing],
         )
+
+    def read_recording(self, index: int) -> Tensor:
+        """The whole recording of an item, [2, T] (left, right) at 44.1 kHz, neither cut nor padded.
+
+        Raises as `load` does.
+        """
+        raise NotImplementedError
 
     def _read_waveform(self, index: int) -> Tensor:
         raise NotImplementedError

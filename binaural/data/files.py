@@ -52,8 +52,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def read_wav(path: Path, frames: int) -> tuple[Tensor, int]:
-    """The first `frames` frames at 44.1 kHz of a stereo WAV file (all, where it is shorter).
+def read_wav(path: Path, frames: int | None) -> tuple[Tensor, int]:
+    """The first `frames` frames at 44.1 kHz of a stereo WAV file (all, where it is shorter, or for None).
 
     Returns the waveform [2, T] (left, right) as float32 with full scale at 1, and the sample rate in Hz that
     the file itself has; where that is not 44.1 kHz the waveform was resampled.
@@ -69,7 +69,8 @@ def read_wav(path: Path, frames: int) -> tuple[Tensor, int]:
             rate, channels = file.samplerate, file.channels
             if channels != 2:
                 raise ValueError(f"{path}: {channels} channel(s), expected 2 (left ear, right ear)")
-            samples = file.read(frames if rate == SAMPLE_RATE else -1, dtype="float32", always_2d=True)
+            wanted = -1 if frames is None or rate != SAMPLE_RATE else frames
+            samples = file.read(wanted, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path}: not a readable WAV file ({error.error_string})") from error
     if len(samples) == 0:

@@ -84,7 +84,7 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: EchoDataset, batch_size: int, num_workers: int
+    dataset: Dataset[tuple[Tensor, Tensor]], batch_size: int, num_workers: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """A loader of all samples, in order."""
     return DataLoader(

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
+from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.networks import NETWORKS
 
 # What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.
@@ -19,7 +19,7 @@ _FULL_SIZE = {
 }
 DEFAULTS_BY_DATASET: dict[str, dict[str, Any]] = {
     "simulated": {
-        "dataset_dir": "data/simulated",
+        "dataset_dir": SIMULATED_DIR,
         "image_size": 64,
         "max_depth": 12.0,
         "base_channels": 16,
@@ -103,8 +103,8 @@ def make_parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     add(data, "--dataset", "what to train on", choices=tuple(DEFAULTS_BY_DATASET))
     add(data, "--dataset_dir", "its folder", type=str)
-    add(data, "--image_size", "rows and columns of spectrogram and depth map", type=_positive_int)
-    add(data, "--max_depth", "metres; echoes and depths beyond are cut", type=_positive)
+    add(data, "--image_size", "rows and columns of spectrogram and depth map", type=positive_int)
+    add(data, "--max_depth", "metres; echoes and depths beyond are cut", type=positive)
     add(
         data,
         "--preprocessing",
@@ -114,39 +114,37 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--exclude_locations", "batvisionv2: locations to hold out of training and validation; the "
         "test is then on them alone", nargs="+", metavar="NAME")  # fmt: skip
     add(data, "--augment", "mirror the room, vary the gain, add noise", action=argparse.BooleanOptionalAction)
-    add(data, "--simulated_rooms", "simulated: training rooms", type=_positive_int)
-    add(data, "--num_workers", "processes that load data", type=_natural)
+    add(data, "--simulated_rooms", "simulated: training rooms", type=positive_int)
+    add(data, "--num_workers", "processes that load data", type=natural)
 
     model = parser.add_argument_group("model")
     add(model, "--model", "the network", choices=tuple(NETWORKS))
-    add(model, "--base_channels", "channels of the finest level", type=_positive_int)
+    add(model, "--base_channels", "channels of the finest level", type=positive_int)
     add(model, "--attention_levels", "levels that match the ears, 1 (finest) to 5", nargs="*", type=int)
-    add(model, "--heads", "attention heads", type=_positive_int)
+    add(model, "--heads", "attention heads", type=positive_int)
     add(model, "--scope", "match along time in each frequency, or the whole plane", choices=("time", "plane"))
     add(model, "--similarity", "one matrix for both directions, or one each", choices=("shared", "separate"))
-    add(
-        model, "--max_lag", "time steps beyond which echoes never match; no limit if not given", type=_natural
-    )
+    add(model, "--max_lag", "time steps beyond which echoes never match; no limit if not given", type=natural)
     add(model, "--ear_width", "width of an ear's encoder relative to the U-Net's; at 0.63 the two cost no "
-        "more than one", type=_positive)  # fmt: skip
+        "more than one", type=positive)  # fmt: skip
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
-    add(loss, "--lambda_recon", "weight of the depth error", type=_weight)
-    add(loss, "--lambda_edge", "weight of the edge error", type=_weight)
-    add(loss, "--lambda_smooth", "weight of the smoothness", type=_weight)
+    add(loss, "--lambda_recon", "weight of the depth error", type=not_negative)
+    add(loss, "--lambda_edge", "weight of the edge error", type=not_negative)
+    add(loss, "--lambda_smooth", "weight of the smoothness", type=not_negative)
 
     optimisation = parser.add_argument_group("optimisation")
-    add(optimisation, "--batch_size", "samples a step", type=_positive_int)
-    add(optimisation, "--nb_epochs", "passes over the training set", type=_positive_int)
-    add(optimisation, "--learning_rate", "at its peak", type=_positive)
+    add(optimisation, "--batch_size", "samples a step", type=positive_int)
+    add(optimisation, "--nb_epochs", "passes over the training set", type=positive_int)
+    add(optimisation, "--learning_rate", "at its peak", type=positive)
     add(optimisation, "--optimizer", "the optimiser", choices=("adamw", "adam", "sgd"))
     add(optimisation, "--scheduler", "of the learning rate, after a short warm-up; step: a tenth after each "
         "third of the run", choices=("cosine", "step", "none"))  # fmt: skip
-    add(optimisation, "--weight_decay", "of the optimiser", type=_weight)
-    add(optimisation, "--clip_gradient", "largest norm of the gradient; 0 for no limit", type=_weight)
-    add(optimisation, "--accumulate", "batches whose gradients make one step", type=_positive_int)
-    add(optimisation, "--seed", "of weights, order and augmentation", type=_natural)
+    add(optimisation, "--weight_decay", "of the optimiser", type=not_negative)
+    add(optimisation, "--clip_gradient", "largest norm of the gradient; 0 for no limit", type=not_negative)
+    add(optimisation, "--accumulate", "batches whose gradients make one step", type=positive_int)
+    add(optimisation, "--seed", "of weights, order and augmentation", type=natural)
 
     speed = parser.add_argument_group("speed")
     add(speed, "--device", "auto, cpu, cuda or cuda:N", type=str)
@@ -165,12 +163,12 @@ def make_parser() -> argparse.ArgumentParser:
     add(run, "--experiment_name", "folder of the run; DATASET-MODEL, numbered, if not given", type=_file_name)
     add(run, "--runs_dir", "folder of the runs", type=str)
     add(run, "--resume", "go on with the run of that name from its last checkpoint", action="store_true")
-    add(run, "--log_interval", "steps between updates of progress bar and log", type=_positive_int)
+    add(run, "--log_interval", "steps between updates of progress bar and log", type=positive_int)
     add(
         run,
         "--metric_threshold",
         "metres; pixels whose true depth is not above it do not count",
-        type=_weight,
+        type=not_negative,
     )
     add(run, "--use_wandb", "log to Weights & Biases too (pip install wandb)", action="store_true")
     return parser
@@ -224,37 +222,6 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error("--max_lag needs --scope time: on a plane a lag has no meaning")
     if options.lambda_recon == options.lambda_edge == options.lambda_smooth == 0:
         parser.error("--lambda_recon, --lambda_edge and --lambda_smooth are all 0: there is nothing to learn")
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _positive(text: str) -> float:
-    if not (number := _number(text)) > 0 or math.isinf(number):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return number
-
-
-def _weight(text: str) -> float:
-    if not (number := _number(text)) >= 0 or math.isinf(number):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return number
 
 
 def _file_name(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from binaural.files import write_atomically
+from binaural.files import write_atomically, write_json
 from binaural.training.options import Options
 
 STATE = "training_state.pt"
@@ -49,7 +49,7 @@ class RunFolder:
         return self.path / "last"
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(self.path / name, content)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to `log.jsonl`: one JSON object, its values plain numbers and strings."""

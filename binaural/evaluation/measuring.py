@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from binaural.metrics import DepthMetrics
 
 
-@torch.no_grad()
 def evaluate(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -32,14 +31,32 @@ def evaluate(
     metrics = DepthMetrics(threshold=threshold, device=device)
     was_training = network.training
     network.eval()
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     for spectrogram, depth in batches:
-        spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            prediction = network(spectrogram)
-        metrics.update(prediction.float(), depth.to(device, non_blocking=True))
+        prediction = predict(
+            network, spectrogram, device=device, precision=precision, channels_last=channels_last
+        )
+        metrics.update(prediction, depth.to(device, non_blocking=True))
     network.train(was_training)
     return metrics
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    spectrogram: Tensor,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> Tensor:
+    """Depth [B, 1, H, W] in metres, float32, on `device`, from spectrograms [B, 2, H, W].
+
+    The arguments are those of `evaluate`; the mode of the network is the caller's business.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        return network(spectrogram).float()
 
 
 def mean_depth(depths: Iterable[Tensor]) -> float:

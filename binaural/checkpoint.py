@@ -1,0 +1,49 @@
+"""A trained network with what it must be fed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from binaural.data import NetworkInput
+from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
+from binaural.pretrained import CONFIG, read_config
+
+_KEYS = ("dataset", "image_size", "max_depth", "preprocessing")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode, the folder it came from, and how its input is made."""
+
+    folder: Path
+    network: BinauralAttentionDepthNet | UNet
+    input: NetworkInput
+
+    @property
+    def name(self) -> str:
+        """Folder and kind of network, for people."""
+        return f"{self.folder} ({type(self.network).__name__})"
+
+
+def load_checkpoint(folder: str | Path, device: torch.device) -> Checkpoint:
+    """The network that `train.py` saved in `folder` (a run's `best` or `last`), on `device`.
+
+    Raises:
+        FileNotFoundError: the folder holds no network.
+        ValueError: the network is unknown, its files do not fit each other, or its config does not say how
+            its input was made.
+    """
+    folder = Path(folder)
+    network = load_network(folder)
+    described = read_config(folder).get("input")
+    if not isinstance(described, dict) or not set(_KEYS) <= described.keys():
+        raise ValueError(
+            f"{folder / CONFIG} does not say how the network's input was made: expected the key 'input' with "
+            f"{', '.join(_KEYS)}, as train.py writes it"
+        )
+    try:
+        network_input = NetworkInput(**{key: described[key] for key in _KEYS})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG}, 'input': {error}") from error
+    return Checkpoint(folder, network.to(device), network_input)

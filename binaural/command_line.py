@@ -1,0 +1,70 @@
+"""What the commands share: types of their options, and the options that name data."""
+
+import argparse
+import math
+from pathlib import Path
+
+from binaural.data import DATASETS
+from binaural.data.echoes import SPLITS
+
+SIMULATED_DIR = "data/simulated"
+"""Where `train.py` simulates rooms unless told otherwise."""
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    if not (number := _number(text)) > 0 or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def not_negative(text: str) -> float:
+    if not (number := _number(text)) >= 0 or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add `--dataset`, `--dataset_dir`, `--split` and `--locations`; returns their group."""
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=tuple(DATASETS), help="default: the one trained on")
+    data.add_argument("--dataset_dir", help=f"its folder (default for simulated: {SIMULATED_DIR})")
+    data.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
+    data.add_argument(
+        "--locations", nargs="+", metavar="NAME", help="batvisionv2: only these, such as those held out"
+    )
+    return data
+
+
+def choose_data(options: argparse.Namespace, trained_on: str) -> tuple[str, str]:
+    """Data set and folder: what was given, or else what a network was trained on.
+
+    Raises:
+        ValueError: there is no default for the folder.
+        FileNotFoundError: there is no such folder.
+    """
+    dataset = options.dataset or trained_on
+    folder = options.dataset_dir or (SIMULATED_DIR if dataset == "simulated" else None)
+    if folder is None:
+        raise ValueError(f"{dataset} needs --dataset_dir, the folder that holds it")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"--dataset_dir: there is no folder {folder}")
+    return dataset, folder

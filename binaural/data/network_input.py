@@ -1,0 +1,118 @@
+"""A network's input, made of any recording as it was made in training."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from binaural.data.batvision import V1_CROP, BatVisionV2
+from binaural.data.echoes import Preprocessing
+from binaural.data.files import SAMPLE_RATE
+from binaural.data.named import DATASETS
+from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+
+
+class NetworkInput:
+    """Cuts whole recordings as the data set of a training run does and makes its spectrograms of them.
+
+    Recordings of another data set are moved in time, so that the chirp arrives where it did in training, and
+    what they lack before or behind is silence.
+
+    Args:
+        dataset: name of the training run's data set, in `binaural.data.DATASETS`.
+        image_size: rows and columns of the spectrogram.
+        max_depth: metres, the training run's.
+        preprocessing: "default" or "official".
+
+    Attributes:
+        lead_in: samples before the chirp arrives, in the training run's recordings.
+        start: first sample of such a recording that the network hears.
+        needed: samples from there that a recording must have to show the echo from `max_depth`; None for all.
+        length: samples from there that the spectrogram covers; None for all.
+
+    Raises:
+        ValueError: an unknown data set, or an option that it refuses.
+    """
+
+    def __init__(self, dataset: str, image_size: int, max_depth: float, preprocessing: Preprocessing) -> None:
+        if dataset not in DATASETS:
+            raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        if preprocessing not in ("default", "official"):
+            raise ValueError(f'preprocessing must be "default" or "official", got {preprocessing!r}')
+        self.dataset, self.image_size = dataset, image_size
+        self.max_depth, self.preprocessing = max_depth, preprocessing
+        kind = DATASETS[dataset]
+        self.lead_in = kind.LEAD_IN
+        self.start = 0
+        self.needed: int | None = None
+        if issubclass(kind, BatVisionV2):
+            self.needed = kind.frames_to(max_depth, preprocessing)
+        elif preprocessing == "default":
+            self.start, self.needed = V1_CROP[0], V1_CROP[1] - V1_CROP[0]
+        self.length = self.needed
+        self.spectrogram: LogSpectrogram | OfficialSpectrogram
+        if preprocessing == "official":
+            self.spectrogram = OfficialSpectrogram(image_size)
+        else:
+            assert self.needed is not None
+            self.spectrogram = LogSpectrogram(self.needed, image_size)
+            if issubclass(kind, BatVisionV2):  # which shows what follows, where version 1 shows silence
+                self.length = self.spectrogram.num_samples
+
+    def __call__(self, recording: Tensor, lead_in: int | None = None) -> Tensor:
+        """The spectrogram [2, S, S] of a whole recording [2, T] at 44.1 kHz, full scale at 1.
+
+        Args:
+            lead_in: samples before the chirp arrives in this recording; the training run's by default.
+        """
+        return self.spectrogram(self.cut(recording, lead_in))
+
+    def cut(self, recording: Tensor, lead_in: int | None = None) -> Tensor:
+        """The samples [2, length] of a recording [2, T] that the spectrogram is made of."""
+        start = self.first_sample(lead_in)
+        if start < 0:
+            recording, start = F.pad(recording, (-start, 0)), 0
+        recording = recording[:, start:]
+        if self.length is None:
+            return recording
+        recording = recording[:, : self.length]
+        return F.pad(recording, (0, self.length - recording.shape[1]))
+
+    def first_sample(self, lead_in: int | None = None) -> int:
+        """Which sample of a recording with that lead-in the network hears first; negative: silence before."""
+        return self.start + (0 if lead_in is None else lead_in - self.lead_in)
+
+    def check_length(self, recording: Tensor, name: object) -> None:
+        """Refuse a recording [2, T], of the training run's kind, that ends too early.
+
+        Raises:
+            ValueError: naming it as `name`.
+        """
+        needed = self.start + (self.needed or 1)
+        if recording.shape[1] < needed:
+            raise ValueError(
+                f"{name}: {recording.shape[1]} samples at 44.1 kHz, expected at least {needed}, up to the "
+                f"echo from {self.max_depth:g} m, which the network was trained to hear"
+            )
+
+    def column_seconds(self, recording: Tensor | None = None) -> float:
+        """Seconds that a column of the spectrogram stands for.
+
+        For `LogSpectrogram` that is hop × windows a column / sample rate.
+
+        Args:
+            recording: [2, T], needed where the network hears recordings whole.
+        """
+        if isinstance(self.spectrogram, LogSpectrogram):
+            return self.spectrogram.num_samples / self.image_size / SAMPLE_RATE
+        length = self.length
+        if length is None:
+            if recording is None:
+                raise ValueError("the network hears recordings whole: the time of a column depends on them")
+            length = recording.shape[1]
+        return length / self.image_size / SAMPLE_RATE
+
+    def decibels(self, spectrogram: Tensor) -> Tensor:
+        """Level of each cell of a spectrogram in decibels, of the same shape."""
+        if isinstance(self.spectrogram, LogSpectrogram):
+            return (1 - spectrogram) * LogSpectrogram.FLOOR_DB
+        return 20 * torch.log10(spectrogram.clamp(min=10 ** (LogSpectrogram.FLOOR_DB / 20)))

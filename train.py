@@ -13,12 +13,13 @@ from binaural.data import EchoDataset, open_split
 from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
 from binaural.metrics import METRICS
 from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
+from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
 from binaural.training.batches import evaluation_loader
 from binaural.training.interruption import Interruption, StopRequested
 from binaural.training.optimisation import choose_device, choose_precision
 from binaural.training.options import Options, parse_options
-from binaural.training.pictures import draw_curves, draw_predictions
+from binaural.training.pictures import draw_curves
 from binaural.training.run_folder import RunFolder, choose_run_folder
 from binaural.training.trainer import LossNotFinite, Trainer
 

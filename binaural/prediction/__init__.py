@@ -1,0 +1,1 @@
+"""From recordings to depth maps, pictures and point clouds."""

@@ -99,6 +99,40 @@ class BinauralCrossAttention(nn.Module):
         )
         return self._add(left, o_left, self.gain_left), self._add(right, o_right, self.gain_right)
 
+    @torch.no_grad()
+    def weights(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """What each ear reads: the softmax weights of all pairs of time steps, which the kernels never store.
+
+        Args:
+            left, right: as in `forward`.
+
+        Returns:
+            [B · H, heads, time left, time right] twice: left reading right, where the weights of a left step
+            sum to 1 over the right ones, and right reading left, where those of a right step do.
+
+        Raises:
+            ValueError: the scope is not "time".
+        """
+        if self.scope != "time":
+            raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
+        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left)
+        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right)
+        rows, time = q_left.shape[:2]
+        # Whoever reads the identity reads the weights themselves.
+        identity = torch.eye(time, device=left.device, dtype=q_left.dtype)[:, None]
+        identity = identity.expand(rows, time, self.heads, time)
+        o_left, o_right = cross_attention(
+            q_left,
+            q_right,
+            identity,
+            identity,
+            *(k_left + k_right),
+            max_lag=self.max_lag,
+            lag_bias=self.lag_bias,
+            backend="reference",
+        )
+        return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)
+
     def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear) -> list[Tensor]:
         """[B, C, H, W] → queries, values (and keys), views [R, time, heads, channels] of one product."""
         batch, _, height, width = x.shape

@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from binaural.data import EchoDataset
+from binaural.evaluation.protocol import EvaluationSet
 from binaural.pictures.figures import hide_unmeasured, save_figure
 
 _ROWS = 6
 
 
 @torch.no_grad()
-def draw_predictions(path: Path, network: nn.Module, dataset: EchoDataset, device: torch.device) -> None:
+def draw_predictions(
+    path: Path, network: nn.Module, dataset: EchoDataset | EvaluationSet, device: torch.device
+) -> None:
     """A PNG with a few samples from all over the data set: both spectrograms, prediction, truth and error.
 
     Args:

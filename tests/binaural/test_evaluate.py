@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from binaural import load_network
-from binaural.data import BatVisionV2
+from binaural.data import BatVisionV1, BatVisionV2
 from binaural.evaluate import main
 from binaural.metrics import METRICS, depth_metrics
 
@@ -113,6 +114,29 @@ def test_networks_of_different_size_share_one_truth(rooms, save_network):
     assert summary["protocol"]["max_depth"] == 10.0
     assert summary["comparison"]["images"] == 5
     assert {"rmse", "second_rmse"} <= table[0].keys()
+
+
+def test_trained_on_one_data_set_tested_on_another(tmp_path, rooms, save_network):
+    """The rooms in version 1's layout, whose recordings begin later: the figures are those of version 2's."""
+    root = tmp_path / "v1"
+    root.mkdir()
+    data = BatVisionV2(rooms, "test", max_depth=10.0, image_size=32)
+    lines = ["depth path,audio path left,audio path right"]
+    for index, recording in enumerate(data.recordings):
+        for name, ear in zip(("left", "right"), data.read_recording(index), strict=True):
+            lead = np.zeros(BatVisionV1.LEAD_IN - BatVisionV2.LEAD_IN, np.float32)
+            np.save(root / f"{name}_{index}.npy", np.concatenate((lead, ear.numpy())))
+        shutil.copy(recording.depth, root / f"depth_{index}.npy")
+        lines.append(f"depth_{index}.npy,left_{index}.npy,right_{index}.npy")
+    (root / "test.csv").write_text("\n".join(lines) + "\n")
+    folder = save_network("a")
+    own, own_table = evaluate(folder, rooms)
+    other, table = evaluate(folder, root, "--dataset", "batvisionv1")
+    assert other["metrics"] == own["metrics"]
+    assert [row["rmse"] for row in table] == [row["rmse"] for row in own_table]
+    assert [row["file"] for row in table] == [f"left_{index}.npy" for index in range(5)]
+    assert other["protocol"]["dataset"] == "batvisionv1"
+    assert (own["input"].split()[1], other["input"].split()[1]) == ("0", "711")
 
 
 def test_seed_decides_the_intervals(rooms, save_network):

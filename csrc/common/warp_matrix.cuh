@@ -14,26 +14,13 @@
 #include <cstring>
 #include <type_traits>
 
+#include "common/convert.cuh"
+
 namespace binaural {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 inline __device__ int lane_id() { return threadIdx.x % 32; }
-
-inline __device__ float to_float(float x) { return x; }
-inline __device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-inline __device__ float to_float(__half x) { return __half2float(x); }
-
-template <class T>
-__device__ T from_float(float x) {
-  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    return __float2bfloat16_rn(x);
-  } else if constexpr (std::is_same_v<T, __half>) {
-    return __float2half_rn(x);
-  } else {
-    return x;
-  }
-}
 
 // Two neighbours as one register, the first in the low half.
 template <class T>

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "common/convert.cuh"
 #include "common/cuda_launch.cuh"
 
 namespace binaural::depth_loss::gpu {
@@ -75,9 +76,8 @@ __global__ void __launch_bounds__(kThreads)
     const int y = top + row - 2, x = left + column - 2;
     float p = 0, t = nan;
     if (y >= 0 && y < size.height && x >= 0 && x < size.width) {
-      p = static_cast<float>(
-          pred.data[image * pred.strides[0] + y * pred.strides[1] + x * pred.strides[2]]);
-      t = static_cast<float>(
+      p = to_float(pred.data[image * pred.strides[0] + y * pred.strides[1] + x * pred.strides[2]]);
+      t = to_float(
           target.data[image * target.strides[0] + y * target.strides[1] + x * target.strides[2]]);
       if (!(t > 0 && t < __int_as_float(0x7f800000))) t = nan;
     }
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) decode(const float* __restrict__ gra
   const float recon_scale = grad_total[0] * scales[0], edge_scale = grad_total[0] * scales[1];
   const int bits = __float_as_int(coded[i]), sign = bits & kSign;
   const float recon = sign == 1 ? recon_scale : (sign == 3 ? -recon_scale : 0);
-  grad_pred[i] = static_cast<T>(__int_as_float(bits & ~kSign) * edge_scale + recon);
+  grad_pred[i] = from_float<T>(__int_as_float(bits & ~kSign) * edge_scale + recon);
 }
 
 inline Size size_of(int64_t height, int64_t width) {

@@ -76,7 +76,9 @@ class Fusion(nn.Module):
         batch, channels, height, width = left.shape
         weight_left, weight_right = self.conv.weight.flatten(1).split(channels, dim=1)  # [C_out, C_ear]
         rows_left, rows_right = (x.permute(0, 2, 3, 1).reshape(-1, channels) for x in (left, right))
-        fused = (rows_left @ weight_left.T).addmm_(rows_right, weight_right.T)
+        fused = rows_left @ weight_left.T
+        # Autocast leaves operations in place alone, so follow what it made of the first product.
+        fused.addmm_(rows_right.to(fused.dtype), weight_right.T.to(fused.dtype))
         fused = fused.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return F.relu(self.norm(fused), inplace=True)
 

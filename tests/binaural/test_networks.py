@@ -55,13 +55,24 @@ def test_ears_are_treated_alike():
     torch.testing.assert_close(network(x), network(x.flip(1)))
 
 
-def test_fusion_is_the_convolution_of_the_concatenation():
-    fusion = Fusion(8, 12).eval()
-    left, right = torch.randn(2, 2, 8, 5, 7)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        left, right = left.to(memory_format=layout), right.to(memory_format=layout)
-        plain = fusion.norm(fusion.conv(torch.cat([left, right], dim=1))).relu()
-        torch.testing.assert_close(fusion(left, right), plain)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("autocast", "tolerance"), [(False, 1e-5), (True, 3e-2)])
+def test_fusion_is_the_convolution_of_the_concatenation(layout, autocast, tolerance):
+    """Values, dtype and gradients, in float32 and under autocast."""
+    torch.manual_seed(0)
+    fusion = Fusion(8, 12)
+    ears = [torch.randn(2, 8, 5, 7).to(memory_format=layout).requires_grad_() for _ in range(2)]
+    leaves = [*ears, *fusion.parameters()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        fused = fusion(*ears)
+        plain = fusion.norm(fusion.conv(torch.cat(ears, dim=1))).relu()
+    assert fused.dtype == plain.dtype == (torch.bfloat16 if autocast else torch.float32)
+    gradient = torch.randn(plain.shape, dtype=plain.dtype)
+    results = [fused, *torch.autograd.grad(fused, leaves, gradient)]
+    expected = [plain, *torch.autograd.grad(plain, leaves, gradient)]
+    for result, plain_result in zip(results, expected, strict=True):
+        error = torch.linalg.vector_norm((result - plain_result).float())
+        assert error <= tolerance * torch.linalg.vector_norm(plain_result.float())
 
 
 def test_widths_of_the_design():

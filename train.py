@@ -12,7 +12,7 @@ import torch
 from binaural.data import EchoDataset, open_split
 from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
 from binaural.metrics import METRICS
-from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
+from binaural.networks import load_network
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
 from binaural.training.batches import evaluation_loader
@@ -21,6 +21,7 @@ from binaural.training.optimisation import choose_device, choose_precision
 from binaural.training.options import Options, parse_options
 from binaural.training.pictures import draw_curves
 from binaural.training.run_folder import RunFolder, choose_run_folder
+from binaural.training.systems import make_loss, make_network
 from binaural.training.trainer import LossNotFinite, Trainer
 
 
@@ -51,6 +52,7 @@ def train(options: Options) -> None:
     # Network
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network = make_network(options).to(device).to(memory_format=layout)
+    loss = make_loss(options, network)
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
@@ -60,7 +62,7 @@ def train(options: Options) -> None:
     # The run
     print(f"writing to {path}")
     run = RunFolder(path, wandb_config=vars(options) if options.use_wandb else None)
-    trainer = Trainer(options, network, train_set, run, device, precision, compiled)
+    trainer = Trainer(options, network, loss, train_set, run, device, precision, compiled)
     if options.resume and (state := run.load_state()) is not None:
         trainer.load_state(state)
         run.trim_log(trainer.total_steps)
@@ -102,16 +104,20 @@ def train(options: Options) -> None:
             return
         finally:
             run.close()
-    print(f"  {options.model:<9} {describe(results)}")
-    print(f"  {'constant':<9} {describe(floor)}")
+    width = max(len(options.model), len("constant"))
+    print(f"  {options.model:<{width}} {describe(results)}")
+    print(f"  {'constant':<{width}} {describe(floor)}")
     run.write_json("metrics.json", {**results, "constant": floor, "threshold": options.metric_threshold})
-    draw_curves(path / "curves.png", run.read_log())
+    draw_curves(path / "curves.png", run.read_log(), loss.terms)
     draw_predictions(path / "predictions.png", best, test_set, device)
     print(f"see {path / 'predictions.png'} and {path / 'curves.png'}; the best weights are in {run.best}")
 
 
 def open_dataset(options: Options, split: str) -> EchoDataset:
-    """A split as the options want it; a location that is held out is in the test split alone."""
+    """A split as the options want it; a location that is held out is in the test split alone.
+
+    A student's training split has the camera's pictures too, which its teacher looks at.
+    """
     locations: dict[str, Any] = {}
     if options.exclude_locations:
         key = "locations" if split == "test" else "exclude_locations"
@@ -123,24 +129,10 @@ def open_dataset(options: Options, split: str) -> EchoDataset:
         max_depth=options.max_depth,
         image_size=options.image_size,
         preprocessing=options.preprocessing,
+        features=options.features,
+        camera=options.model == "adabins_distill" and split == "train",
         augment=options.augment and split == "train",
         **locations,
-    )
-
-
-def make_network(options: Options) -> BinauralAttentionDepthNet | UNet:
-    if options.model == "unet":
-        return UNet(options.base_channels, options.max_depth)
-    return BinauralAttentionDepthNet(
-        options.base_channels,
-        options.attention_levels,
-        options.heads,
-        options.scope,
-        options.similarity,
-        options.max_depth,
-        options.ear_width,
-        options.max_lag,
-        backend=options.kernel_backend,
     )
 
 
@@ -150,7 +142,7 @@ def loader(options: Options, dataset: EchoDataset) -> torch.utils.data.DataLoade
 
 def description(options: Options) -> dict[str, Any]:
     """What the saved network must be fed with, for its `config.json`."""
-    names = ("dataset", "image_size", "max_depth", "preprocessing")
+    names = ("dataset", "image_size", "max_depth", "preprocessing", "features")
     return {"input": {name: getattr(options, name) for name in names}}
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from binaural.features import channel_names
+
 LEVELS = 5
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
 
@@ -83,19 +85,18 @@ class Fusion(nn.Module):
         return F.relu(self.norm(fused), inplace=True)
 
 
-class DepthDecoder(nn.Module):
-    """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`; then depth in metres.
+class Decoder(nn.Module):
+    """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`.
 
     After Ronneberger et al., "U-Net", 2015, with upsampling in place of transposed convolution.
 
     Args:
-        channels: channels of the five levels of features that come in.
-        max_depth: the largest depth that can be predicted, metres.
+        channels: channels of the five levels of features that come in; as many as those of the finest come
+            out.
     """
 
-    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.max_depth = max_depth
         ups, below = [], channels[-1]
         for level in range(LEVELS - 2, -1, -1):
             out = channels[level - 1] if level > 0 else channels[0]
@@ -103,25 +104,50 @@ class DepthDecoder(nn.Module):
             ups.append(DoubleConv(joined, out, mid_channels=joined // 2))
             below = out
         self.ups = nn.ModuleList(ups)
-        self.head = nn.Conv2d(below, 1, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of five levels, finest first → [B, C_1, H, W]."""
+        x = features[-1]
+        for up, skip in zip(self.ups, reversed(features[:-1]), strict=True):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = up(torch.cat([skip, x], dim=1))
+        return x
+
+
+class DepthDecoder(Decoder):
+    """`Decoder`, then depth in metres.
+
+    Args:
+        channels: channels of the five levels of features that come in.
+        max_depth: the largest depth that can be predicted, metres.
+    """
+
+    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
+        super().__init__(channels)
+        self.max_depth = max_depth
+        self.head = nn.Conv2d(channels[0], 1, 1)
         assert self.head.bias is not None
         # Most of what a room shows lies in the first fifth of the range: start there.
         nn.init.constant_(self.head.bias, math.log(0.2 / 0.8))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
-        x = features[-1]
-        for up, skip in zip(self.ups, reversed(features[:-1]), strict=True):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = up(torch.cat([skip, x], dim=1))
-        return torch.sigmoid(self.head(x)) * self.max_depth
+        return torch.sigmoid(self.head(super().forward(features))) * self.max_depth
 
 
-def check_input(x: Tensor, channels: int) -> None:
-    """Raise ValueError unless `x` is [B, channels, H, W] with H and W large enough for five levels."""
-    smallest = 2 ** (LEVELS - 1)
-    if x.dim() != 4 or x.shape[1] != channels or min(x.shape[2:]) < smallest:
+def check_sizes(base_channels: int, max_depth: float) -> None:
+    """Raise ValueError unless both are positive."""
+    if base_channels < 1:
+        raise ValueError(f"base_channels must be at least 1, got {base_channels}")
+    if not max_depth > 0:
+        raise ValueError(f"max_depth must be positive, in metres, got {max_depth}")
+
+
+def check_input(x: Tensor, features: Sequence[str], smallest: int = 2 ** (LEVELS - 1)) -> None:
+    """Raise ValueError unless `x` is [B, C of the features, H, W], H and W at least `smallest`."""
+    channels = channel_names(features)
+    if x.dim() != 4 or x.shape[1] != len(channels) or min(x.shape[2:]) < smallest:
         raise ValueError(
-            f"the input must be [B, {channels}, H, W] (left, right; H frequency, W time) with H and W of at "
-            f"least {smallest}, got {list(x.shape)}"
+            f"the input must be [B, {len(channels)}, H, W] ({', '.join(channels)}) with H and W of at least "
+            f"{smallest}, got {list(x.shape)}"
         )

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from binaural.data import NetworkInput
-from binaural.networks import BinauralAttentionDepthNet, UNet, load_network
-from binaural.pretrained import CONFIG, read_config
+from binaural.features import MAGNITUDE
+from binaural.networks import load_network
+from binaural.pretrained import CONFIG, Pretrained, read_config
 
 _KEYS = ("dataset", "image_size", "max_depth", "preprocessing")
 
@@ -17,7 +18,7 @@ class Checkpoint:
     """A network in evaluation mode, the folder it came from, and how its input is made."""
 
     folder: Path
-    network: BinauralAttentionDepthNet | UNet
+    network: Pretrained
     input: NetworkInput
 
     @property
@@ -43,7 +44,8 @@ def load_checkpoint(folder: str | Path, device: torch.device) -> Checkpoint:
             f"{', '.join(_KEYS)}, as train.py writes it"
         )
     try:
-        network_input = NetworkInput(**{key: described[key] for key in _KEYS})
+        features = described.get("features", MAGNITUDE)  # what networks are fed with unless told otherwise
+        network_input = NetworkInput(**{key: described[key] for key in _KEYS}, features=features)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG}, 'input': {error}") from error
     return Checkpoint(folder, network.to(device), network_input)

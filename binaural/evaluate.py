@@ -146,7 +146,10 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{checkpoint.name}\n  input: {heard}")
         batches = evaluation_loader(recordings, options.batch_size, options.num_workers)
         bar = tqdm(batches, desc="measuring", unit="batch", leave=False)
-        measured.append(measure(checkpoint.network, bar, protocol, device, controls=options.controls))
+        features = checkpoint.input.features
+        measured.append(
+            measure(checkpoint.network, bar, protocol, device, features=features, controls=options.controls)
+        )
         summary = summarise(measured[-1], recordings.locations, protocol.band_names, bootstrap)
         summaries.append({"checkpoint": str(checkpoint.folder), "input": heard, **summary})
         print("\n".join(describe(summaries[-1], bootstrap)))

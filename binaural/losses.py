@@ -11,7 +11,52 @@ EDGE_RAMP = (0.1, 0.3)
 SMOOTH_RAMP = (0.3, 0.4)
 
 
-class BinauralAttentionLoss(nn.Module):
+class DepthLoss(nn.Module):
+    """What all losses share: `loss(output of a network in training mode, target, ...)` → total, terms.
+
+    The total [] has a gradient; the terms, without their weights, are detached and on the device, so that
+    reading the loss never waits for it.
+
+    Attributes:
+        terms: names of the terms, in order.
+        weights: the number that each is multiplied by in the total.
+    """
+
+    terms: tuple[str, ...]
+    weights: Tensor | tuple[float, ...]
+
+    def weigh(self, *terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Total and terms [len(terms)] of the terms."""
+        total = sum(
+            (weight * term for weight, term in zip(self.weights, terms, strict=True)),
+            torch.zeros_like(terms[0]),
+        )
+        return total, torch.stack([term.detach().float() for term in terms])
+
+
+class MaskedL1Loss(DepthLoss):
+    """Mean absolute error over the valid pixels, metres: BatVision's own loss."""
+
+    terms = ("recon",)
+    weights = (1.0,)
+
+    def forward(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of `pred` [B, 1, H, W]; `target` likewise, ≤ 0 or not finite: nothing was measured."""
+        valid = valid_pixels(target)
+        return self.weigh(masked_mean((pred.float() - torch.where(valid, target, 0.0)).abs(), valid))
+
+
+def valid_pixels(target: Tensor) -> Tensor:
+    """Where something was measured."""
+    return torch.isfinite(target) & (target > 0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask`; 0 where there is nothing. What is masked may be NaN or infinite."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+class BinauralAttentionLoss(DepthLoss):
     """Masked L1 of the depth, L1 of its edge strength, and smoothness away from the target's edges.
 
     The formulas are those of `kernels.edge_aware_loss`, which computes them.
@@ -27,7 +72,9 @@ class BinauralAttentionLoss(nn.Module):
         ValueError: a weight that is negative or not finite.
     """
 
-    # [3] = (recon, edge, smooth). A buffer, because a compiled loss reads it as data: a new value
+    terms = ("recon", "edge", "smooth")
+
+    # [3], of the terms. A buffer, because a compiled loss reads it as data: a new value
     # recompiles nothing. Not saved: it follows from the arguments and, if adaptive, the epoch.
     weights: Tensor
 

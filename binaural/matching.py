@@ -7,11 +7,12 @@ so was on the left, whichever ear is reading.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from binaural.attention import BinauralCrossAttention
-from binaural.networks import BinauralAttentionDepthNet, UNet
+from binaural.networks import BinauralAttentionDepthNet
+from binaural.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,34 @@ class Matching:
         return left - read_right, read_left - right
 
 
-def attention_at(network: BinauralAttentionDepthNet | UNet, level: int) -> BinauralCrossAttention:
+def attention_levels(network: Pretrained) -> list[int]:
+    """The levels, finest first, at which `network` matches the ears by attention."""
+    if not isinstance(network, BinauralAttentionDepthNet):
+        return []
+    levels = network.attention.items()
+    return sorted(int(level) for level, module in levels if isinstance(module, BinauralCrossAttention))
+
+
+def attention_at(network: Pretrained, level: int) -> BinauralCrossAttention:
     """The attention of `network` at `level`.
 
     Raises:
         ValueError: it has none there.
     """
-    levels = network.attention if isinstance(network, BinauralAttentionDepthNet) else nn.ModuleDict()
-    if str(level) not in levels:
-        found = ", ".join(levels) or "none"
-        raise ValueError(f"the network does not match the ears at level {level}; its levels: {found}")
-    attention = levels[str(level)]
+    levels = attention_levels(network)
+    if level not in levels:
+        found = ", ".join(map(str, levels)) or "none"
+        raise ValueError(
+            f"the network does not match the ears by attention at level {level}; its levels: {found}"
+        )
+    assert isinstance(network, BinauralAttentionDepthNet)
+    attention = network.attention[str(level)]
     assert isinstance(attention, BinauralCrossAttention)
     return attention
 
 
-def match(network: BinauralAttentionDepthNet | UNet, spectrogram: Tensor, level: int) -> Matching:
-    """The attention of `network` at `level` on one spectrogram [2, S, S].
+def match(network: Pretrained, heard: Tensor, level: int) -> Matching:
+    """The attention of `network` at `level` on one input [C, S, S].
 
     Raises:
         ValueError: there is no attention at that level, or it does not run along time.
@@ -89,7 +101,7 @@ def match(network: BinauralAttentionDepthNet | UNet, spectrogram: Tensor, level:
     hook = attention.register_forward_pre_hook(lambda _, inputs: ears.append(inputs))
     try:
         with torch.no_grad():
-            network(spectrogram[None].to(next(network.parameters()).device))
+            network(heard[None].to(next(network.parameters()).device))
     finally:
         hook.remove()
     left_reads, right_reads = attention.weights(*ears[0])

@@ -1,23 +1,30 @@
-"""The networks: binaural attention, and the plain U-Net that it is compared with."""
+"""The networks: binaural attention, the plain U-Net that it is compared with, and what loads any of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from binaural.adaptive_bins import AdaptiveBinsNet
 from binaural.attention import BinauralCrossAttention, Scope, Similarity
-from binaural.blocks import LEVELS, DepthDecoder, Encoder, Fusion, check_input, level_channels
+from binaural.base_residual import BaseResidualNet
+from binaural.blocks import LEVELS, DepthDecoder, Encoder, Fusion, check_input, check_sizes, level_channels
+from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
+from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
+from binaural.pix2pix import UNetPix2Pix
 from binaural.pretrained import Pretrained, read_config
+
+Matching = Literal["attention", "group_correlation", "concatenation"]
 
 _CHANNEL_MULTIPLE = 16  # a lean encoder's channels are rounded to it: two AVX vectors, a tensor-core tile
 
 
 class BinauralEncoder(Encoder):
-    """One ear's encoder, [B, 1, H, W] → five levels of features."""
+    """One ear's encoder, [B, in_channels, H, W] → five levels of features."""
 
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__(1, channels)
+    def __init__(self, channels: Sequence[int], in_channels: int = 1) -> None:
+        super().__init__(in_channels, channels)
 
 
 class BinauralAttentionDepthNet(Pretrained, nn.Module):
@@ -32,13 +39,18 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         max_depth: the largest depth that can be predicted, metres.
         ear_width: channels of each ear's encoder relative to the U-Net's. Convolution cost grows with its
             square: at about 0.63 the two ears together cost no more than one full encoder.
-        max_lag: pairs of time steps further apart than this never match; None for no limit.
+        max_lag: pairs of time steps further apart than this never match; None for no limit to attention and
+            4 steps in a cost volume.
         lag_bias: learn a bias for each lag within ± this many steps; None for none.
+        matching: "attention", or in its place a cost volume over lags (`binaural.cost_volumes`) with scope
+            "time": "group_correlation", with as many groups as heads, or "concatenation".
+        features: what the network is fed with, names in `binaural.features.SOUND`. Each ear's encoder gets
+            what that ear hears, and how the other one differs from it (`binaural.features.ears`).
         backend: of `kernels.cross_attention`.
 
     Raises:
-        ValueError: an attention level outside 1 to 5, sizes that are not positive, or what
-            `BinauralCrossAttention` refuses.
+        ValueError: an attention level outside 1 to 5, sizes that are not positive, unknown features or
+            matching, a cost volume with scope "plane", or what `BinauralCrossAttention` refuses.
     """
 
     def __init__(
@@ -52,12 +64,19 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         ear_width: float = 1.0,
         max_lag: int | None = None,
         lag_bias: int | None = 8,
+        matching: Matching = "attention",
+        features: Sequence[str] = MAGNITUDE,
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(base_channels, max_depth)
+        check_sizes(base_channels, max_depth)
+        self.features = check_features(features)
         if ear_width <= 0:
             raise ValueError(f"ear_width must be positive, got {ear_width}")
+        if matching not in get_args(Matching):
+            raise ValueError(f"matching must be one of {get_args(Matching)}, got {matching!r}")
+        if matching != "attention" and scope != "time":
+            raise ValueError(f"{matching} needs scope 'time': its lags have no meaning on a plane")
         wrong = [level for level in attention_levels if not 1 <= level <= LEVELS]
         if wrong or len(set(attention_levels)) != len(attention_levels):
             raise ValueError(
@@ -73,15 +92,18 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "ear_width": ear_width,
             "max_lag": max_lag,
             "lag_bias": lag_bias,
+            "matching": matching,
+            "features": self.features,
         }
         channels = level_channels(base_channels)
-        ear_channels = [_scale_channels(c, ear_width) for c in channels]
-        self.encoder_left = BinauralEncoder(ear_channels)
-        self.encoder_right = BinauralEncoder(ear_channels)
-        self.attention = nn.ModuleDict(
-            {
-                str(level): BinauralCrossAttention(
-                    ear_channels[level - 1],
+        ear_widths = [_scale_channels(c, ear_width) for c in channels]
+        self.encoder_left = BinauralEncoder(ear_widths, ear_channels(self.features))
+        self.encoder_right = BinauralEncoder(ear_widths, ear_channels(self.features))
+
+        def match_ears(width: int) -> nn.Module:
+            if matching == "attention":
+                return BinauralCrossAttention(
+                    width,
                     heads,
                     scope=scope,
                     similarity=similarity,
@@ -89,20 +111,27 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
                     lag_bias=lag_bias,
                     backend=backend,
                 )
-                for level in sorted(attention_levels)
-            }
+            longest = LONGEST_LAG if max_lag is None else max_lag
+            if matching == "concatenation":
+                return Concatenation(width, longest)
+            return GroupCorrelation(width, heads, longest)
+
+        self.attention = nn.ModuleDict(
+            {str(level): match_ears(ear_widths[level - 1]) for level in sorted(attention_levels)}
         )
-        self.fusion = nn.ModuleList(
-            Fusion(ear, full) for ear, full in zip(ear_channels, channels, strict=True)
-        )
+        self.fusion = nn.ModuleList(Fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
         self.decoder = DepthDecoder(channels, max_depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth]."""
-        check_input(x, 2)
+        """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
+
+        With other features than the magnitude the input has their channels.
+        """
+        check_input(x, self.features)
+        left_ear, right_ear = ears(x, self.features)
         features = []
-        ears = zip(self.encoder_left(x[:, :1]), self.encoder_right(x[:, 1:]), strict=True)
-        for index, (left, right) in enumerate(ears):
+        levels = zip(self.encoder_left(left_ear), self.encoder_right(right_ear), strict=True)
+        for index, (left, right) in enumerate(levels):
             if str(index + 1) in self.attention:
                 left, right = self.attention[str(index + 1)](left, right)
             features.append(self.fusion[index](left, right))
@@ -115,32 +144,46 @@ class UNet(Pretrained, nn.Module):
     Args:
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the largest depth that can be predicted, metres.
+        features: what the network is fed with, names in `binaural.features.FEATURES`.
 
     Raises:
-        ValueError: sizes that are not positive.
+        ValueError: sizes that are not positive, unknown features.
     """
 
-    def __init__(self, base_channels: int = 64, max_depth: float = 30.0) -> None:
+    def __init__(
+        self, base_channels: int = 64, max_depth: float = 30.0, features: Sequence[str] = MAGNITUDE
+    ) -> None:
         super().__init__()
-        _check_sizes(base_channels, max_depth)
-        self.arguments: dict[str, Any] = {"base_channels": base_channels, "max_depth": max_depth}
+        check_sizes(base_channels, max_depth)
+        self.features = check_features(features)
+        self.arguments: dict[str, Any] = {
+            "base_channels": base_channels,
+            "max_depth": max_depth,
+            "features": self.features,
+        }
         channels = level_channels(base_channels)
-        self.encoder = Encoder(2, channels)
+        self.encoder = Encoder(len(channel_names(self.features)), channels)
         self.decoder = DepthDecoder(channels, max_depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth]."""
-        check_input(x, 2)
+        """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
+
+        With other features than the magnitude the input has their channels.
+        """
+        check_input(x, self.features)
         return self.decoder(self.encoder(x))
 
 
-NETWORKS: dict[str, type[BinauralAttentionDepthNet] | type[UNet]] = {
-    "binaural": BinauralAttentionDepthNet,
-    "unet": UNet,
-}
+NETWORKS: tuple[type[Pretrained], ...] = (
+    BinauralAttentionDepthNet,
+    UNet,
+    UNetPix2Pix,
+    BaseResidualNet,
+    AdaptiveBinsNet,
+)
 
 
-def load_network(folder: str | Path) -> BinauralAttentionDepthNet | UNet:
+def load_network(folder: str | Path) -> Pretrained:
     """The network saved in `folder`, whichever it is, on the CPU, in evaluation mode.
 
     Raises:
@@ -148,18 +191,11 @@ def load_network(folder: str | Path) -> BinauralAttentionDepthNet | UNet:
         ValueError: the network is unknown, or its files do not fit each other.
     """
     name = read_config(folder)["network"]
-    for network in NETWORKS.values():
+    for network in NETWORKS:
         if network.__name__ == name:
             return network.from_pretrained(folder)
-    known = ", ".join(network.__name__ for network in NETWORKS.values())
+    known = ", ".join(network.__name__ for network in NETWORKS)
     raise ValueError(f"{folder} holds a {name!r}, expected one of {known}")
-
-
-def _check_sizes(base_channels: int, max_depth: float) -> None:
-    if base_channels < 1:
-        raise ValueError(f"base_channels must be at least 1, got {base_channels}")
-    if not max_depth > 0:
-        raise ValueError(f"max_depth must be positive, in metres, got {max_depth}")
 
 
 def _scale_channels(channels: int, width: float) -> int:

@@ -81,16 +81,18 @@ def run(options: argparse.Namespace) -> int:
     """Predict all that can be; returns how many recordings could not."""
     device = choose_device(options.device)
     checkpoint = load_checkpoint(options.checkpoint, device)
+    if checkpoint.input.sees:
+        raise ValueError(f"{checkpoint.name} sees the camera's picture; it cannot tell depth from recordings")
     recordings = list(find_recordings(options.recordings).items())
     options.output.mkdir(parents=True, exist_ok=True)
     seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
     predicted = 0
     for start in range(0, len(recordings), options.batch_size):
         clock = time.perf_counter()
-        names, spectrograms = [], []
+        names, inputs = [], []
         for name, path in recordings[start : start + options.batch_size]:
             try:
-                spectrograms.append(read_input(path, checkpoint.input))
+                inputs.append(read_input(path, checkpoint.input))
                 names.append(name)
             except (ValueError, OSError) as error:
                 print(f"binaural.predict: {error}", file=sys.stderr)
@@ -98,8 +100,8 @@ def run(options: argparse.Namespace) -> int:
         if not names:
             continue
         clock = time.perf_counter()
-        # Where recordings are heard whole, theirs may differ in length; their spectrograms do not.
-        depths = predict(checkpoint.network, torch.stack(spectrograms), device=device).cpu().numpy()
+        # Where recordings are heard whole, theirs may differ in length; their inputs do not.
+        depths = predict(checkpoint.network, torch.stack(inputs), device=device).cpu().numpy()
         seconds["network"] += time.perf_counter() - clock
         clock = time.perf_counter()
         for name, depth in zip(names, depths[:, 0], strict=True):

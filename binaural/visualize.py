@@ -7,8 +7,8 @@ from pathlib import Path
 from binaural.checkpoint import Checkpoint, load_checkpoint
 from binaural.command_line import add_data_options, choose_data, natural
 from binaural.evaluation.protocol import EvaluationSet, Protocol
-from binaural.matching import attention_at, levels_of_cells, match
-from binaural.networks import BinauralAttentionDepthNet
+from binaural.features import swap_ears
+from binaural.matching import attention_at, attention_levels, levels_of_cells, match
 from binaural.pictures.attention import Heard, draw_attention
 from binaural.pictures.predictions import draw_predictions
 from binaural.training.optimisation import choose_device
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     )
     recordings = EvaluationSet(protocol, heard)
     network = checkpoint.network
-    levels = sorted(map(int, network.attention)) if isinstance(network, BinauralAttentionDepthNet) else []
+    levels = attention_levels(network)
     level = levels[0] if levels and options.level is None else options.level
     if level is not None and attention_at(network, level).scope != "time":
         raise ValueError(f"{checkpoint.name} matches whole planes: its lags have no picture")
@@ -109,13 +109,13 @@ def look_inside(
 ) -> None:
     """Draw the attention of `level` on one recording, and with its ears swapped."""
     network = checkpoint.network
-    spectrogram, _ = recordings[index]
+    features, _ = recordings[index]
     stride = 2 ** (level - 1)
     recording = recordings.dataset.read_recording(index)
     heard = Heard(
-        levels_of_cells(checkpoint.input.decibels(spectrogram), stride),
-        match(network, spectrogram, level),
-        match(network, spectrogram.flip(0), level),
+        levels_of_cells(checkpoint.input.decibels(recording, recordings.lead_in), stride),
+        match(network, features, level),
+        match(network, swap_ears(features, checkpoint.input.features), level),
         1000 * stride * checkpoint.input.column_seconds(recording),
     )
     attention = attention_at(network, level)

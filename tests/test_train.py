@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from binaural import load_network
+from binaural import evaluate, load_network, predict
 from binaural.metrics import METRICS
 from binaural.simulate import simulate_dataset
 from binaural.training.trainer import Trainer
@@ -155,10 +155,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(rooms, tmp_path, monkeypatch):
     """The checkpoint of the epoch before is kept, and the batch is named."""
     add_gradient = Trainer._add_gradient
 
-    def poison(self, spectrogram, depth):
+    def poison(self, heard, depth):
         if (self.epoch, self.step) == (1, 2):
-            spectrogram = spectrogram * float("nan")
-        add_gradient(self, spectrogram, depth)
+            heard = heard * float("nan")
+        add_gradient(self, heard, depth)
 
     monkeypatch.setattr(Trainer, "_add_gradient", poison)
     with pytest.raises(SystemExit) as error:
@@ -193,11 +193,43 @@ def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
         ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step", "--no-channels_last"],
         ["--precision", "bf16", "--accumulate", "2", "--scope", "plane", "--clip_gradient", "0"],
         ["--similarity", "separate", "--max_lag", "3", "--ear_width", "0.63", "--num_workers", "2"],
+        ["--matching", "group_correlation", "--features", "magnitude", "ipd"],
+        ["--matching", "concatenation", "--features", "gcc_phat"],
+        ["--model", "unet_pix2pix", "--preprocessing", "official"],
+        ["--model", "base_residual", "--features", "magnitude", "gcc_phat"],
     ],
 )
 def test_options_train(rooms, tmp_path, more):
     train.main(arguments(rooms, tmp_path, "run", "--nb_epochs", "1", *more))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rmse"] < 100
+
+
+def test_a_student_hears_what_its_teacher_saw(rooms, tmp_path, capsys):
+    """The two commands; the student is then evaluated from sound alone."""
+    train.main(arguments(rooms, tmp_path, "teacher", "--nb_epochs", "1", "--model", "adabins_teacher"))
+    teacher = tmp_path / "teacher" / "best"
+    train.main(
+        arguments(
+            rooms, tmp_path, "student", "--nb_epochs", "1",
+            "--model", "adabins_distill", "--teacher", str(teacher),
+        )
+    )  # fmt: skip
+    steps = [record for record in log_of(tmp_path / "student") if record["kind"] == "train"]
+    assert {"loss", "recon", "depth", "bins", "features"} <= steps[0].keys()
+    student = tmp_path / "student" / "best"
+    evaluate.main([str(student), "--dataset_dir", str(rooms), "--controls", "--resamples", "10"])
+    predict.main([str(student), str(rooms / "Simulated/audio"), "--output", str(tmp_path / "depth")])
+    assert len(list((tmp_path / "depth").glob("*.ply"))) == 24
+    capsys.readouterr()
+    evaluate.main([str(teacher), "--dataset_dir", str(rooms), "--resamples", "10"])
+    assert "the camera's picture" in capsys.readouterr().out
+    for command, *more in (
+        (predict.main, str(rooms / "Simulated/audio")),
+        (evaluate.main, "--dataset_dir", str(rooms), "--controls"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            command([str(teacher), *more])
+        assert "camera's picture" in str(error.value.code)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from binaural.data.batvision import BatVisionV1, BatVisionV2
 from binaural.data.echoes import EchoDataset
+from binaural.data.front_end import FrontEnd
 from binaural.data.named import DATASETS, open_split
 from binaural.data.network_input import NetworkInput
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
@@ -11,6 +12,7 @@ __all__ = [
     "BatVisionV1",
     "BatVisionV2",
     "EchoDataset",
+    "FrontEnd",
     "LogSpectrogram",
     "NetworkInput",
     "OfficialSpectrogram",

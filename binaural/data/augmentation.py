@@ -12,22 +12,22 @@ NOISE_DB = (-80.0, -55.0)
 to -57."""
 
 
-def mirror(ears: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """The room seen in a mirror: ears [2, ...] swapped and depth [..., W] flipped left to right, together."""
-    return ears.flip(0), depth.flip(-1)
+def mirror(ears: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+    """The room seen in a mirror: ears [2, ...] swapped and maps [..., W] flipped left to right, together."""
+    return ears.flip(0), *(x.flip(-1) for x in seen)
 
 
-def augment(waveform: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """A random variation of a recording: waveform [2, T] (left, right) and depth [1, H, W].
+def augment(waveform: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+    """A random variation of a recording: waveform [2, T] (left, right), and depth and picture [..., H, W].
 
     With probability one half the room is mirrored. One gain within ±6 dB scales both ears, which keeps the
     level difference between them; microphone noise is independent in each ear.
     """
     if torch.rand(()) < 0.5:
-        waveform, depth = mirror(waveform, depth)
+        waveform, *seen = mirror(waveform, *seen)  # type: ignore[assignment]
     gain = _amplitude(_uniform(-GAIN_DB, GAIN_DB))
     noise = _amplitude(_uniform(*NOISE_DB))
-    return gain * waveform + noise * torch.randn_like(waveform), depth
+    return gain * waveform + noise * torch.randn_like(waveform), *seen
 
 
 def _uniform(low: float, high: float) -> Tensor:

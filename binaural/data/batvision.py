@@ -1,6 +1,6 @@
 """The BatVision data sets (Brunetto et al., IROS 2023) in their published layouts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from binaural.data.echoes import EchoDataset, Preprocessing, Recording, check_names, check_root, resolve
 from binaural.data.files import SAMPLE_RATE, read_ear, read_table, read_wav
-from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+from binaural.data.front_end import make_front_end
+from binaural.data.spectrogram import OfficialSpectrogram
+from binaural.features import CAMERA, MAGNITUDE
 
 SPEED_OF_SOUND = 343.0
 """In metres per second."""
@@ -38,6 +40,8 @@ class BatVisionV2(EchoDataset):
         blacklist: audio or depth files to leave out, as paths relative to `root`
             (`"Attic/audio/audio_12.wav"`).
         augment: vary each recording at random (`binaural.data.augmentation`).
+        features: what a network is fed with, names in `binaural.features.FEATURES`.
+        camera: items have the camera's picture too.
 
     Raises:
         FileNotFoundError: `root`, a CSV file that was asked for, or a recording is missing.
@@ -46,6 +50,7 @@ class BatVisionV2(EchoDataset):
     """
 
     COLUMNS = ("audio path", "audio file name", "depth path", "depth file name")
+    CAMERA_COLUMNS = ("camera path", "camera file name")
 
     LEAD_IN = 269  # 6.1 ms
 
@@ -61,26 +66,30 @@ class BatVisionV2(EchoDataset):
         exclude_locations: Collection[str] = (),
         blacklist: Collection[str] = (),
         augment: bool = False,
+        features: Sequence[str] = MAGNITUDE,
+        camera: bool = False,
     ) -> None:
         root = check_root(root, split)
+        pictures = camera or tuple(features) == CAMERA
+        columns = self.COLUMNS + (self.CAMERA_COLUMNS if pictures else ())
         recordings = []
         for location in _select_locations(root, split, locations, exclude_locations):
-            for row in read_table(root / location / f"{split}.csv", self.COLUMNS):
+            for row in read_table(root / location / f"{split}.csv", columns):
                 audio = Path(row["audio path"], row["audio file name"])
                 depth = Path(row["depth path"], row["depth file name"])
-                recordings.append(Recording(location, (audio,), depth))
+                picture = Path(*(row[name] for name in self.CAMERA_COLUMNS)) if pictures else None
+                recordings.append(Recording(location, (audio,), depth, picture))
         super().__init__(
             resolve(root, recordings, blacklist),
             max_depth=max_depth,
             image_size=image_size,
             preprocessing=preprocessing,
             augment=augment,
+            features=features,
+            camera=camera,
         )
         self.frames = self.frames_to(max_depth, preprocessing)
-        if preprocessing == "official":
-            self.spectrogram = OfficialSpectrogram(image_size)
-        else:
-            self.spectrogram = LogSpectrogram(self.frames, image_size)
+        self.front_end = make_front_end(features, self.frames, image_size, preprocessing)
 
     @classmethod
     def frames_to(cls, max_depth: float, preprocessing: Preprocessing) -> int:
@@ -93,15 +102,15 @@ class BatVisionV2(EchoDataset):
         return self._read_frames(index, None)
 
     def _read_waveform(self, index: int) -> Tensor:
-        if isinstance(self.spectrogram, OfficialSpectrogram):
+        if isinstance(self.front_end, OfficialSpectrogram):
             return self._read_frames(index, self.frames)
-        waveform = self._read_frames(index, self.spectrogram.num_samples)
+        waveform = self._read_frames(index, self.front_end.num_samples)
         if waveform.shape[1] < self.frames:
             raise ValueError(
                 f"{self.recordings[index].audio[0]}: {waveform.shape[1]} frames at 44.1 kHz, expected at "
                 f"least {self.frames}, the time of an echo from max_depth={self.max_depth:g} m"
             )
-        return F.pad(waveform, (0, self.spectrogram.num_samples - waveform.shape[1]))
+        return F.pad(waveform, (0, self.front_end.num_samples - waveform.shape[1]))
 
     def _read_frames(self, index: int, frames: int | None) -> Tensor:
         path = self.recordings[index].audio[0]
@@ -131,6 +140,8 @@ class BatVisionV1(EchoDataset):
             long as the first. `"preset"` is `V1_CROP` for the default preprocessing and None for the
             official one.
         augment: vary each recording at random (`binaural.data.augmentation`).
+        features: what a network is fed with, names in `binaural.features.SOUND`.
+        camera: must be False; the camera's pictures of this data set are not read.
 
     Raises:
         FileNotFoundError: `root`, the CSV file, or a recording is missing.
@@ -153,7 +164,11 @@ class BatVisionV1(EchoDataset):
         blacklist: Collection[str] = (),
         crop: tuple[int, int] | Literal["preset"] | None = "preset",
         augment: bool = False,
+        features: Sequence[str] = MAGNITUDE,
+        camera: bool = False,
     ) -> None:
+        if camera or tuple(features) == CAMERA:
+            raise ValueError("camera pictures are read from BatVision V2 and simulated rooms, not from V1")
         root = check_root(root, split)
         recordings = [
             Recording(
@@ -167,6 +182,7 @@ class BatVisionV1(EchoDataset):
             image_size=image_size,
             preprocessing=preprocessing,
             augment=augment,
+            features=features,
         )
         if crop == "preset":
             crop = None if preprocessing == "official" else V1_CROP
@@ -178,10 +194,7 @@ class BatVisionV1(EchoDataset):
         if not 0 <= crop[0] < crop[1]:
             raise ValueError(f"crop must be (start, stop) with 0 <= start < stop, got {crop}")
         self.crop = crop
-        if preprocessing == "official":
-            self.spectrogram = OfficialSpectrogram(image_size)
-        else:
-            self.spectrogram = LogSpectrogram(crop[1] - crop[0], image_size)
+        self.front_end = make_front_end(features, crop[1] - crop[0], image_size, preprocessing)
 
     def read_recording(self, index: int) -> Tensor:
         left_path, right_path = self.recordings[index].audio

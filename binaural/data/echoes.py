@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from binaural.data.augmentation import augment as augment_recording
+from binaural.data.camera import read_picture
 from binaural.data.depth import read_depth
-from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+from binaural.data.front_end import FrontEnd
+from binaural.data.spectrogram import OfficialSpectrogram
+from binaural.features import CAMERA, MAGNITUDE, check_features
 
 Preprocessing = Literal["default", "official"]
 
@@ -26,29 +29,35 @@ INTERPOLATION = {"default": "nearest", "official": "bilinear"}
 
 @dataclass(frozen=True)
 class Recording:
-    """Where one recording lies: a stereo WAV file or one array for each ear, and the depth map."""
+    """Where one recording lies: a stereo WAV file or one array for each ear, the depth map, the picture."""
 
     location: str
     audio: tuple[Path, ...]
     depth: Path
+    camera: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.audio, self.depth, *([] if self.camera is None else [self.camera]))
 
 
-class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Recordings as pairs of a spectrogram [2, S, S] and a depth map [1, S, S], float32, S = `image_size`.
+class EchoDataset(Dataset[tuple[Tensor, ...]]):
+    """Recordings as pairs of network input [C, S, S] and depth map [1, S, S], float32, S = `image_size`.
 
-    The spectrogram's channels are left and right ear, its rows frequency, its columns time. Depth is in
-    metres, at most `max_depth`; 0 means no measurement. `load` gives the waveform instead, for a training
-    loop that runs `spectrogram` itself.
+    The input is a spectrogram unless other `features` are asked for: its channels are left and right ear,
+    its rows frequency, its columns time. Depth is in metres, at most `max_depth`; 0 means no measurement.
+    With `camera` an item has the picture [3, S, S] too, values 0 to 1, as its third. `load` gives the
+    waveform instead, for a training loop that runs `front_end` itself.
 
     Attributes:
         LEAD_IN: samples of a recording before the chirp arrives on its direct way from speaker to ears.
         recordings: the files of each item.
-        spectrogram: module from waveforms [..., 2, T] to spectrograms [..., 2, S, S].
+        front_end: module from waveforms [..., 2, T] to inputs [..., C, S, S].
     """
 
     LEAD_IN: ClassVar[int]
 
-    spectrogram: LogSpectrogram | OfficialSpectrogram
+    front_end: FrontEnd | OfficialSpectrogram
 
     def __init__(
         self,
@@ -58,6 +67,8 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
         image_size: int,
         preprocessing: Preprocessing,
         augment: bool,
+        features: Sequence[str] = MAGNITUDE,
+        camera: bool = False,
     ) -> None:
         if not (isfinite(max_depth) and max_depth > 0):
             raise ValueError(f"max_depth must be positive metres, got {max_depth}")
@@ -70,6 +81,8 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
         self.image_size = image_size
         self.preprocessing = preprocessing
         self.augment = augment
+        self.features = check_features(features)
+        self.camera = camera
         _check_files_exist(recordings)
         # Shared with the loader's workers, so that the training process sees what they met.
         self._unmeasured = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
@@ -78,11 +91,16 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         waveform, depth = self.load(index)
+        seen = [depth]
+        if self.camera or self.features == CAMERA:
+            seen.append(self.read_picture(index))
         if self.augment:
-            waveform, depth = augment_recording(waveform, depth)
-        return self.spectrogram(waveform), depth
+            waveform, *seen = augment_recording(waveform, *seen)
+        if self.features == CAMERA:
+            return seen[1], seen[0]
+        return self.front_end(waveform), *seen
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
         """The waveform [2, T] of an item, full scale at 1, and its depth [1, S, S]; neither is augmented.
@@ -118,6 +136,17 @@ class EchoDataset(Dataset[tuple[Tensor, Tensor]]):
             interpolation=INTERPOLATION[self.preprocessing],
         )
 
+    def read_picture(self, index: int) -> Tensor:
+        """The camera's picture of an item, [3, S, S] in 0 to 1.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no picture; the message names it.
+        """
+        path = self.recordings[index].camera
+        assert path is not None, "the data set was opened without pictures"
+        return read_picture(path, self.image_size)
+
     def read_recording(self, index: int) -> Tensor:
         """The whole recording of an item, [2, T] (left, right) at 44.1 kHz, neither cut nor padded.
 
@@ -149,7 +178,12 @@ def resolve(root: Path, recordings: list[Recording], blacklist: Collection[str])
     check_names("blacklist", blacklist)
     unwanted = {Path(name) for name in blacklist}
     kept = [
-        Recording(recording.location, tuple(root / path for path in recording.audio), root / recording.depth)
+        Recording(
+            recording.location,
+            tuple(root / path for path in recording.audio),
+            root / recording.depth,
+            None if recording.camera is None else root / recording.camera,
+        )
         for recording in recordings
         if unwanted.isdisjoint((*recording.audio, recording.depth))
     ]
@@ -164,12 +198,7 @@ def check_names(option: str, names: Collection[str] | None) -> None:
 
 
 def _check_files_exist(recordings: list[Recording]) -> None:
-    missing = [
-        path
-        for recording in recordings
-        for path in (*recording.audio, recording.depth)
-        if not os.path.isfile(path)
-    ]
+    missing = [path for recording in recordings for path in recording.files if not os.path.isfile(path)]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]}: no such file, named by the data set's CSV ({len(missing)} files are missing; "

@@ -1,5 +1,7 @@
 """A network's input, made of any recording as it was made in training."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,39 +9,50 @@ from torch.nn import functional as F
 from binaural.data.batvision import V1_CROP, BatVisionV2
 from binaural.data.echoes import Preprocessing
 from binaural.data.files import SAMPLE_RATE
+from binaural.data.front_end import make_front_end
 from binaural.data.named import DATASETS
-from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
+from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram, TimeGrid
+from binaural.features import CAMERA, MAGNITUDE, check_features
 
 
 class NetworkInput:
-    """Cuts whole recordings as the data set of a training run does and makes its spectrograms of them.
+    """Cuts whole recordings as the data set of a training run does and makes its features of them.
 
     Recordings of another data set are moved in time, so that the chirp arrives where it did in training, and
     what they lack before or behind is silence.
 
     Args:
         dataset: name of the training run's data set, in `binaural.data.DATASETS`.
-        image_size: rows and columns of the spectrogram.
+        image_size: rows and columns of the input.
         max_depth: metres, the training run's.
         preprocessing: "default" or "official".
+        features: what the network is fed with, names in `binaural.features.FEATURES`.
 
     Attributes:
         lead_in: samples before the chirp arrives, in the training run's recordings.
         start: first sample of such a recording that the network hears.
         needed: samples from there that a recording must have to show the echo from `max_depth`; None for all.
-        length: samples from there that the spectrogram covers; None for all.
+        length: samples from there that the input covers; None for all.
 
     Raises:
         ValueError: an unknown data set, or an option that it refuses.
     """
 
-    def __init__(self, dataset: str, image_size: int, max_depth: float, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        image_size: int,
+        max_depth: float,
+        preprocessing: Preprocessing,
+        features: Sequence[str] = MAGNITUDE,
+    ) -> None:
         if dataset not in DATASETS:
             raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
         if preprocessing not in ("default", "official"):
             raise ValueError(f'preprocessing must be "default" or "official", got {preprocessing!r}')
         self.dataset, self.image_size = dataset, image_size
         self.max_depth, self.preprocessing = max_depth, preprocessing
+        self.features = check_features(features)
         kind = DATASETS[dataset]
         self.lead_in = kind.LEAD_IN
         self.start = 0
@@ -49,25 +62,30 @@ class NetworkInput:
         elif preprocessing == "default":
             self.start, self.needed = V1_CROP[0], V1_CROP[1] - V1_CROP[0]
         self.length = self.needed
-        self.spectrogram: LogSpectrogram | OfficialSpectrogram
-        if preprocessing == "official":
-            self.spectrogram = OfficialSpectrogram(image_size)
-        else:
-            assert self.needed is not None
-            self.spectrogram = LogSpectrogram(self.needed, image_size)
-            if issubclass(kind, BatVisionV2):  # which shows what follows, where version 1 shows silence
-                self.length = self.spectrogram.num_samples
+        self.front_end = make_front_end(features, self.needed or 1, image_size, preprocessing)
+        if preprocessing == "default" and issubclass(kind, BatVisionV2):
+            # It shows what follows, where version 1 shows silence.
+            self.length = self._grid.num_samples
+
+    @property
+    def sees(self) -> bool:
+        """The network is fed with the camera's pictures, and hears nothing."""
+        return self.features == CAMERA
+
+    @property
+    def _grid(self) -> TimeGrid:
+        return TimeGrid.over(self.needed or 1, self.image_size)
 
     def __call__(self, recording: Tensor, lead_in: int | None = None) -> Tensor:
-        """The spectrogram [2, S, S] of a whole recording [2, T] at 44.1 kHz, full scale at 1.
+        """The network's input [C, S, S] of a whole recording [2, T] at 44.1 kHz, full scale at 1.
 
         Args:
             lead_in: samples before the chirp arrives in this recording; the training run's by default.
         """
-        return self.spectrogram(self.cut(recording, lead_in))
+        return self.front_end(self.cut(recording, lead_in))
 
     def cut(self, recording: Tensor, lead_in: int | None = None) -> Tensor:
-        """The samples [2, length] of a recording [2, T] that the spectrogram is made of."""
+        """The samples [2, length] of a recording [2, T] that the input is made of."""
         start = self.first_sample(lead_in)
         if start < 0:
             recording, start = F.pad(recording, (-start, 0)), 0
@@ -95,15 +113,15 @@ class NetworkInput:
             )
 
     def column_seconds(self, recording: Tensor | None = None) -> float:
-        """Seconds that a column of the spectrogram stands for.
+        """Seconds that a column of the input stands for.
 
-        For `LogSpectrogram` that is hop × windows a column / sample rate.
+        With the default preprocessing that is hop × windows a column / sample rate.
 
         Args:
             recording: [2, T], needed where the network hears recordings whole.
         """
-        if isinstance(self.spectrogram, LogSpectrogram):
-            return self.spectrogram.num_samples / self.image_size / SAMPLE_RATE
+        if self.preprocessing == "default":
+            return self._grid.column / SAMPLE_RATE
         length = self.length
         if length is None:
             if recording is None:
@@ -111,8 +129,14 @@ class NetworkInput:
             length = recording.shape[1]
         return length / self.image_size / SAMPLE_RATE
 
-    def decibels(self, spectrogram: Tensor) -> Tensor:
-        """Level of each cell of a spectrogram in decibels, of the same shape."""
-        if isinstance(self.spectrogram, LogSpectrogram):
-            return (1 - spectrogram) * LogSpectrogram.FLOOR_DB
-        return 20 * torch.log10(spectrogram.clamp(min=10 ** (LogSpectrogram.FLOOR_DB / 20)))
+    def decibels(self, recording: Tensor, lead_in: int | None = None) -> Tensor:
+        """Level of both ears in decibels over frequency and time, [2, S, S], whatever the features.
+
+        The arguments are those of a call.
+        """
+        waveform = self.cut(recording, lead_in)
+        if self.preprocessing == "official":
+            magnitude = OfficialSpectrogram(self.image_size)(waveform)
+            return 20 * torch.log10(magnitude.clamp(min=10 ** (LogSpectrogram.FLOOR_DB / 20)))
+        assert self.needed is not None
+        return (1 - LogSpectrogram(self.needed, self.image_size)(waveform)) * LogSpectrogram.FLOOR_DB

@@ -1,6 +1,7 @@
 """Spectrograms of both ears, as modules that work on batches on any device."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torchaudio.transforms
@@ -12,6 +13,49 @@ WINDOW = 64
 
 HOP = 16
 """Longest step between windows in samples, as in BatVision."""
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Time in columns of equal length, and each column in a whole number of windows.
+
+    Attributes:
+        columns: how many.
+        windows_per_column: windows that begin in each.
+        hop: samples from one to the next.
+    """
+
+    columns: int
+    windows_per_column: int
+    hop: int
+
+    @classmethod
+    def over(cls, duration: int, columns: int) -> "TimeGrid":
+        """The shortest grid that covers `duration` samples with a hop of at most `HOP`.
+
+        Raises:
+            ValueError: a number that is not positive.
+        """
+        if min(duration, columns) < 1:
+            raise ValueError(f"duration and image_size must be positive, got {duration} and {columns}")
+        column = math.ceil(duration / columns)
+        windows = math.ceil(column / HOP)
+        return cls(columns, windows, math.ceil(column / windows))
+
+    @property
+    def column(self) -> int:
+        """Samples of a column."""
+        return self.hop * self.windows_per_column
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all columns."""
+        return self.column * self.columns
+
+    def fit(self, waveform: Tensor) -> Tensor:
+        """Waveform [..., T], cut or padded with silence to [..., num_samples]."""
+        waveform = waveform[..., : self.num_samples]
+        return F.pad(waveform, (0, self.num_samples - waveform.shape[-1]))
 
 
 class LogSpectrogram(nn.Module):
@@ -37,30 +81,28 @@ class LogSpectrogram(nn.Module):
 
     def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
         super().__init__()
-        if min(duration, image_size, window) < 1:
-            raise ValueError(
-                f"duration, image_size and window must be positive, got {duration}, {image_size}, {window}"
-            )
+        if window < 1:
+            raise ValueError(f"window must be positive, got {window}")
+        self.grid = TimeGrid.over(duration, image_size)
         self.image_size = image_size
-        column = math.ceil(duration / image_size)
-        self.windows_per_column = math.ceil(column / HOP)
-        hop = math.ceil(column / self.windows_per_column)
-        self.num_samples = hop * self.windows_per_column * image_size
         # The bin at 0 Hz carries no echo, so there are n_fft / 2 = image_size * bins_per_row bins to show.
         self.bins_per_row = math.ceil(window / (2 * image_size))
         self.transform = torchaudio.transforms.Spectrogram(
             n_fft=2 * image_size * self.bins_per_row,
             win_length=window,
-            hop_length=hop,
+            hop_length=self.grid.hop,
             power=2.0,
             pad_mode="constant",
         )
         self.gain = float(self.transform.window.sum()) ** -2
 
+    @property
+    def num_samples(self) -> int:
+        """Samples that are read."""
+        return self.grid.num_samples
+
     def forward(self, waveform: Tensor) -> Tensor:
-        waveform = waveform[..., : self.num_samples]
-        waveform = F.pad(waveform, (0, self.num_samples - waveform.shape[-1]))
-        power = self.transform(waveform)[..., 1:, :-1]
+        power = self.transform(self.grid.fit(waveform))[..., 1:, :-1]
         size = self.image_size
         power = power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
         floor = 10 ** (self.FLOOR_DB / 10)

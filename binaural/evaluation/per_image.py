@@ -1,6 +1,6 @@
 """The metrics of each image, and what becomes of them when the ears are tampered with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from binaural.evaluation.measuring import predict
 from binaural.evaluation.protocol import Protocol
+from binaural.features import CAMERA, MAGNITUDE, mute, swap_ears
 from binaural.metrics import depth_metrics
 
 Floats = NDArray[np.float64]
@@ -57,28 +58,35 @@ def measure(
     protocol: Protocol,
     device: torch.device,
     *,
+    features: Sequence[str] = MAGNITUDE,
     controls: bool = False,
 ) -> Measurements:
     """Measure `network`, in evaluation mode on `device`, image by image.
 
     Args:
-        batches: pairs of spectrograms [B, 2, H, W] and true depth [B, 1, S, S], metres, as `EvaluationSet`
-            gives them.
+        batches: pairs of inputs [B, C, H, W] and true depth [B, 1, S, S], metres, as `EvaluationSet` gives
+            them.
+        features: what the inputs are.
         controls: also mute and swap the ears, at four times the cost.
+
+    Raises:
+        ValueError: controls of a network that sees the camera's picture.
     """
+    if controls and tuple(features) == CAMERA:
+        raise ValueError("controls mute and swap ears; this network has none, it sees the camera's picture")
     collected: dict[str, list[Tensor]] = {}
 
     def collect(**tensors: Tensor) -> None:
         for name, tensor in tensors.items():
             collected.setdefault(name, []).append(tensor.cpu())
 
-    for spectrogram, depth in batches:
+    for heard, depth in batches:
         depth = depth.to(device)
 
-        def see(ears: Tensor, size: torch.Size = depth.shape[-2:]) -> Tensor:
-            return _fit(predict(network, ears, device=device), size, protocol.max_depth)
+        def see(heard: Tensor, size: torch.Size = depth.shape[-2:]) -> Tensor:
+            return _fit(predict(network, heard, device=device), size, protocol.max_depth)
 
-        prediction = see(spectrogram)
+        prediction = see(heard)
         collect(pixels=_count(depth, protocol.threshold), metrics=_metrics(prediction, depth, protocol))
         bands = [
             torch.where((depth > low) & (depth <= high), depth, 0.0) for low, high in pairwise(protocol.bands)
@@ -88,12 +96,10 @@ def measure(
             band_metrics=torch.stack([_metrics(prediction, band, protocol) for band in bands], 1),
         )
         if controls:
-            # Both kinds of spectrogram are 0 where an ear hears nothing.
-            silent_left = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
-            swapped = see(spectrogram.flip(1))
+            swapped = see(swap_ears(heard, features))
             collect(
-                left_muted=_metrics(see(spectrogram * silent_left), depth, protocol),
-                right_muted=_metrics(see(spectrogram * silent_left.flip(1)), depth, protocol),
+                left_muted=_metrics(see(mute(heard, features, 0)), depth, protocol),
+                right_muted=_metrics(see(mute(heard, features, 1)), depth, protocol),
                 swapped=_metrics(swapped, depth.flip(-1), protocol),
                 mirroring=_mirroring(prediction, swapped),
             )

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from binaural.data import NetworkInput, open_split
 from binaural.data.depth import read_depth
 from binaural.data.echoes import INTERPOLATION, Preprocessing
+from binaural.features import CAMERA, MAGNITUDE
 
 Beyond = Literal["clamp", "exclude"]
 
@@ -97,7 +98,7 @@ class Protocol:
 
 
 class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
-    """The recordings of a protocol: a network's spectrogram [2, S, S] and the true depth [1, s, s], metres.
+    """The recordings of a protocol: a network's input [C, S, S] and the true depth [1, s, s], metres.
 
     The input is made as the network was trained, the truth as the protocol says, whatever the network.
 
@@ -106,6 +107,7 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
         network_input: of the network that is measured.
 
     Attributes:
+        features: what the inputs are.
         lead_in: samples before the chirp arrives in these recordings.
         files, locations: of each item; files relative to the data set's folder.
 
@@ -125,9 +127,13 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
             protocol.split,
             # V1 scales its samples by the preprocessing; nothing else of it is used here.
             preprocessing=network_input.preprocessing,
+            # V2 reads pictures where they are asked for, of the size asked for.
+            features=CAMERA if network_input.sees else MAGNITUDE,
+            image_size=network_input.image_size,
             **chosen,
         )
         self.protocol, self.network_input = protocol, network_input
+        self.features = network_input.features
         self.lead_in = self.dataset.LEAD_IN
         root = protocol.dataset_dir
         self.files = [str(r.audio[0].relative_to(root)) for r in self.dataset.recordings]
@@ -137,6 +143,8 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.network_input.sees:
+            return self.dataset.read_picture(index), self.true_depth(index)
         recording = self.dataset.read_recording(index)
         if self.network_input.lead_in == self.lead_in:
             self.network_input.check_length(recording, self.dataset.recordings[index].audio[0])
@@ -155,8 +163,11 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
         return torch.where(depth > protocol.max_depth, 0.0, depth) if exclude else depth
 
     def describe_input(self) -> str:
-        """Which samples of the recordings the network hears, for people."""
+        """Which samples of the recordings the network hears and as what, for people."""
+        if self.network_input.sees:
+            return "the camera's picture"
         first = self.network_input.first_sample(self.lead_in)
         length = self.network_input.length
         heard = f"{first} to the end" if length is None else f"{first} to {first + length - 1}"
-        return f"samples {heard}, {self.network_input.preprocessing} preprocessing"
+        features = ", ".join(self.network_input.features)
+        return f"samples {heard}, {features}, {self.network_input.preprocessing} preprocessing"

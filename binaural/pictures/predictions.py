@@ -1,5 +1,6 @@
 """Predictions beside the truth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from binaural.data import EchoDataset
 from binaural.evaluation.protocol import EvaluationSet
+from binaural.features import CAMERA, channel_names
 from binaural.pictures.figures import hide_unmeasured, save_figure
 
 _ROWS = 6
@@ -19,7 +21,7 @@ _ROWS = 6
 def draw_predictions(
     path: Path, network: nn.Module, dataset: EchoDataset | EvaluationSet, device: torch.device
 ) -> None:
-    """A PNG with a few samples from all over the data set: both spectrograms, prediction, truth and error.
+    """A PNG with a few samples from all over the data set: what is heard, prediction, truth and error.
 
     Args:
         path: of the PNG.
@@ -29,28 +31,36 @@ def draw_predictions(
     """
     indices = torch.linspace(0, len(dataset) - 1, min(_ROWS, len(dataset))).round().long().tolist()
     samples = [dataset[index] for index in indices]
-    spectrograms = torch.stack([spectrogram for spectrogram, _ in samples])
-    depths = torch.stack([depth for _, depth in samples])
-    predictions = network(spectrograms.to(device)).float().cpu()
-    _draw_rows(path, spectrograms, predictions, depths)
+    inputs, depths = (torch.stack([sample[i] for sample in samples]) for i in (0, 1))
+    predictions = network(inputs.to(device)).float().cpu()
+    _draw_rows(path, _shown(inputs, dataset.features), predictions, depths)
 
 
-def _draw_rows(path: Path, spectrograms: Tensor, predictions: Tensor, depths: Tensor) -> None:
-    """One row a sample of spectrograms [B, 2, H, W], predictions and depths [B, 1, H, W], metres."""
-    rows = len(spectrograms)
+def _shown(inputs: Tensor, features: Sequence[str]) -> dict[str, Any]:
+    """Of inputs [B, C, S, S] the first two channels, or the camera's picture: batches by their titles."""
+    if tuple(features) == CAMERA:
+        return {"camera": inputs.permute(0, 2, 3, 1).numpy()}
+    return {name: inputs[:, channel].numpy() for channel, name in enumerate(channel_names(features)[:2])}
+
+
+def _draw_rows(path: Path, inputs: dict[str, Any], predictions: Tensor, depths: Tensor) -> None:
+    """One row a sample of inputs by their titles, predictions and depths [B, 1, H, W], metres."""
+    rows = len(predictions)
     truth = hide_unmeasured(depths, depths)
     error = hide_unmeasured((predictions - depths).abs(), depths)
     farthest = float(np.nanmax(truth.filled(np.nan))) if truth.count() else 1.0
     worst = float(np.nanpercentile(error.filled(np.nan), 98)) if error.count() else 1.0
-    levels = {"vmin": float(spectrograms.min()), "vmax": float(spectrograms.max()), "cmap": "magma"}
+    low, high = min(x.min() for x in inputs.values()), max(x.max() for x in inputs.values())
+    levels = {"vmin": float(low), "vmax": float(high), "cmap": "magma"}
     metres = {"vmin": 0.0, "vmax": farthest, "cmap": "viridis"}
     figure = Figure(figsize=(12, 2.3 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, 5, squeeze=False)
+    axes = figure.subplots(rows, len(inputs) + 3, squeeze=False)
     for row in range(rows):
-        sound = spectrograms[row].numpy()
         pictures: list[tuple[str, Any, dict[str, Any]]] = [
-            ("left ear", sound[0], {**levels, "origin": "lower"}),
-            ("right ear", sound[1], {**levels, "origin": "lower"}),
+            *(
+                (name, batch[row], {} if name == "camera" else {**levels, "origin": "lower"})
+                for name, batch in inputs.items()
+            ),
             ("predicted depth", predictions[row, 0].numpy(), metres),
             ("true depth", truth[row, 0], metres),
             ("absolute error", error[row, 0], {"vmin": 0.0, "vmax": worst, "cmap": "inferno"}),
@@ -64,7 +74,9 @@ def _draw_rows(path: Path, spectrograms: Tensor, predictions: Tensor, depths: Te
                 axis.set_title(title)
             if title == "true depth" or title == "absolute error":
                 figure.colorbar(image, ax=axis, label="m")
-        axes[row][0].set_ylabel("frequency →")
-    for axis in axes[-1][:2]:
-        axis.set_xlabel("time →")
+        if "left ear" in inputs:
+            axes[row][0].set_ylabel("frequency →")
+    if "camera" not in inputs:
+        for axis in axes[-1][: len(inputs)]:
+            axis.set_xlabel("time →")
     save_figure(figure, path)

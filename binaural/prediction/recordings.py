@@ -36,7 +36,7 @@ def find_recordings(inputs: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_input(path: Path, network_input: NetworkInput) -> Tensor:
-    """The spectrogram [2, S, S] of a stereo WAV file of any sample rate, as the network was trained.
+    """The network's input [C, S, S] of a stereo WAV file of any sample rate, as the network was trained.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -5,6 +5,7 @@ loading processes.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,13 +56,13 @@ class EpochBatches(Sampler[list[Key]]):
         return torch.randperm(self.size, generator=generator).tolist()
 
 
-class SeededItems(Dataset[tuple[Tensor, Tensor]]):
+class SeededItems(Dataset[tuple[Tensor, ...]]):
     """A data set whose random variation of an item is decided by seed, epoch and index."""
 
     def __init__(self, dataset: EchoDataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch, index))
@@ -70,7 +71,7 @@ class SeededItems(Dataset[tuple[Tensor, Tensor]]):
 
 def training_loader(
     dataset: EchoDataset, batch_size: int, seed: int, num_workers: int
-) -> tuple[DataLoader[tuple[Tensor, Tensor]], EpochBatches]:
+) -> tuple[DataLoader[tuple[Tensor, ...]], EpochBatches]:
     """A loader of shuffled training batches, and the sampler that says where it is."""
     batches = EpochBatches(len(dataset), batch_size, seed)
     loader = DataLoader(
@@ -84,8 +85,8 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: Dataset[tuple[Tensor, Tensor]], batch_size: int, num_workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+    dataset: Dataset[Any], batch_size: int, num_workers: int
+) -> DataLoader[tuple[Tensor, ...]]:
     """A loader of all samples, in order."""
     return DataLoader(
         dataset, batch_size=batch_size, num_workers=num_workers, pin_memory=torch.cuda.is_available()

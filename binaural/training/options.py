@@ -3,10 +3,11 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
-from binaural.networks import NETWORKS
+from binaural.features import CAMERA, MAGNITUDE, SOUND
+from binaural.networks import Matching
 
 # What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.
 _FULL_SIZE = {
@@ -33,10 +34,13 @@ DEFAULTS_BY_DATASET: dict[str, dict[str, Any]] = {
 DEFAULTS: dict[str, Any] = {
     "dataset": "simulated",
     "preprocessing": "default",
+    "features": ["magnitude"],
     "exclude_locations": [],
     "augment": True,
     "simulated_rooms": 1500,
     "model": "binaural",
+    "matching": "attention",
+    "teacher": None,
     "attention_levels": [2, 3, 4, 5],
     "heads": 4,
     "scope": "time",
@@ -71,6 +75,10 @@ CHANGEABLE = {
     "dataset_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend", "log_interval",
     "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
+
+MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
+_EDGE_AWARE = ("binaural", "unet")  # trained by the edge-aware loss; the others have losses of their own
+_EDGE_AWARE_OPTIONS = ("use_adaptive_loss", "lambda_recon", "lambda_edge", "lambda_smooth")
 
 Options = argparse.Namespace
 
@@ -111,6 +119,9 @@ def make_parser() -> argparse.ArgumentParser:
         "of recordings; official: as BatVision's code",
         choices=("default", "official"),
     )
+    add(data, "--features", "what the network hears: magnitude, interaural phase difference (ipd), "
+        "interaural cross-correlogram (gcc_phat), waveform windows; one or several", nargs="+",
+        choices=SOUND)  # fmt: skip
     add(data, "--exclude_locations", "batvisionv2: locations to hold out of training and validation; the "
         "test is then on them alone", nargs="+", metavar="NAME")  # fmt: skip
     add(data, "--augment", "mirror the room, vary the gain, add noise", action=argparse.BooleanOptionalAction)
@@ -118,13 +129,21 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--num_workers", "processes that load data", type=natural)
 
     model = parser.add_argument_group("model")
-    add(model, "--model", "the network", choices=tuple(NETWORKS))
+    add(model, "--model", "the network", choices=MODELS)
+    add(model, "--teacher", "adabins_distill: folder of the trained adabins_teacher to learn from", type=str)
     add(model, "--base_channels", "channels of the finest level", type=positive_int)
     add(model, "--attention_levels", "levels that match the ears, 1 (finest) to 5", nargs="*", type=int)
-    add(model, "--heads", "attention heads", type=positive_int)
+    add(model, "--matching", "of the ears: by attention, or by a cost volume over lags up to --max_lag",
+        choices=get_args(Matching))  # fmt: skip
+    add(model, "--heads", "attention heads, or groups of the correlation", type=positive_int)
     add(model, "--scope", "match along time in each frequency, or the whole plane", choices=("time", "plane"))
     add(model, "--similarity", "one matrix for both directions, or one each", choices=("shared", "separate"))
-    add(model, "--max_lag", "time steps beyond which echoes never match; no limit if not given", type=natural)
+    add(
+        model,
+        "--max_lag",
+        "time steps beyond which echoes never match; attention has no limit and a cost volume 4 if not given",
+        type=natural,
+    )
     add(model, "--ear_width", "width of an ear's encoder relative to the U-Net's; at 0.63 the two cost no "
         "more than one", type=positive)  # fmt: skip
 
@@ -188,6 +207,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         saved = _saved_options(parser, given)
     dataset = given.get("dataset", saved.get("dataset", DEFAULTS["dataset"]))
     options = Options(**{**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given})
+    if options.model == "adabins_teacher" and "features" not in given:
+        options.features = list(CAMERA)
     _check_together(parser, options)
     return options
 
@@ -211,6 +232,19 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--dataset {options.dataset} needs --dataset_dir, the folder that holds it")
     if options.dataset != "simulated" and not Path(options.dataset_dir).is_dir():
         parser.error(f"--dataset_dir: there is no folder {options.dataset_dir}")
+    if (options.model == "adabins_teacher") != (tuple(options.features) == CAMERA):
+        parser.error("--features: adabins_teacher sees the camera's picture, the others hear")
+    if (options.model == "adabins_distill") != (options.teacher is not None):
+        parser.error(
+            "--teacher, a folder such as runs/simulated-adabins_teacher/best, goes with --model "
+            "adabins_distill: train the teacher first, with --model adabins_teacher"
+        )
+    if options.model.startswith("adabins") and options.dataset == "batvisionv1":
+        parser.error(f"--model {options.model} needs camera pictures: batvisionv2 and simulated have them")
+    if len(set(options.features)) != len(options.features):
+        parser.error(f"--features must be different ones, got {' '.join(options.features)}")
+    if options.preprocessing == "official" and tuple(options.features) not in (MAGNITUDE, CAMERA):
+        parser.error("--features: the official preprocessing knows the magnitude alone")
     if options.image_size % 16:
         parser.error(f"--image_size must be a multiple of 16 for five levels, got {options.image_size}")
     if options.exclude_locations and options.dataset != "batvisionv2":
@@ -218,8 +252,14 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
     levels = options.attention_levels
     if len(set(levels)) != len(levels) or not set(levels) <= {1, 2, 3, 4, 5}:
         parser.error(f"--attention_levels must be different levels from 1 to 5, got {levels}")
+    if options.scope == "plane" and options.matching != "attention":
+        parser.error(f"--matching {options.matching} needs --scope time: on a plane a lag has no meaning")
     if options.scope == "plane" and options.max_lag is not None:
         parser.error("--max_lag needs --scope time: on a plane a lag has no meaning")
+    if options.model not in _EDGE_AWARE:
+        changed = [name for name in _EDGE_AWARE_OPTIONS if getattr(options, name) != DEFAULTS[name]]
+        if changed:
+            parser.error(f"--{changed[0]}: {options.model} is trained by a loss of its own")
     if options.lambda_recon == options.lambda_edge == options.lambda_smooth == 0:
         parser.error("--lambda_recon, --lambda_edge and --lambda_smooth are all 0: there is nothing to learn")
 

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from binaural.pictures.figures import save_figure
 
 
-def draw_curves(path: Path, log: list[dict[str, Any]]) -> None:
-    """A PNG of loss, validation error and learning rate over the steps of a run's log."""
+def draw_curves(path: Path, log: list[dict[str, Any]], terms: tuple[str, ...]) -> None:
+    """A PNG of the loss and its terms, validation error and learning rate over the steps of a run's log."""
     steps = [record for record in log if record["kind"] == "train"]
     epochs = [record for record in log if record["kind"] == "validation"]
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     loss, error, rate = figure.subplots(1, 3)
-    for name in ("loss", "recon", "edge", "smooth"):
+    for name in ("loss", *terms):
         loss.plot([r["step"] for r in steps], [r[name] for r in steps], label=name, linewidth=1)
     loss.set(title="training loss", xlabel="step", yscale="log")
     loss.legend()

@@ -10,16 +10,18 @@ class StepLosses:
     """Collects loss and terms of each step; reading them is the loop's only wait for the device.
 
     Args:
+        terms: names of the loss's terms.
         device: where the losses are.
         interval: most steps between two looks.
     """
 
-    def __init__(self, device: torch.device, interval: int) -> None:
-        self._losses = torch.zeros(interval, 4, device=device)
+    def __init__(self, terms: tuple[str, ...], device: torch.device, interval: int) -> None:
+        self._names = ("loss", *terms)
+        self._losses = torch.zeros(interval, len(self._names), device=device)
         self._count = 0
 
     def add(self, total: Tensor, terms: Tensor) -> None:
-        """A step's loss [] and its terms [3], without waiting for them."""
+        """A step's loss [] and its terms [K], without waiting for them."""
         self._losses[self._count, 0] = total.detach()
         self._losses[self._count, 1:] = terms
         self._count += 1
@@ -28,7 +30,7 @@ class StepLosses:
         """Means since the last look, and how many steps ago the first loss was not finite, or None."""
         losses = self._losses[: self._count].cpu().double()
         self._count = 0
-        means = losses.mean(0).tolist() if len(losses) else [math.nan] * 4
+        means = losses.mean(0).tolist() if len(losses) else [math.nan] * len(self._names)
         bad = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
-        named = dict(zip(("loss", "recon", "edge", "smooth"), means, strict=True))
+        named = dict(zip(self._names, means, strict=True))
         return named, (len(losses) - bad[0] if bad else None)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from binaural.data import EchoDataset
-from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss
+from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
 from binaural.pretrained import Pretrained
 from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
@@ -29,6 +29,7 @@ class Trainer:
     Args:
         options: of the run.
         network: on its device, in its memory layout.
+        loss: of the network's output in training mode, the depth, and the picture where the data set has it.
         train_set: what it learns from.
         run: where the log goes.
         device: of the network.
@@ -43,6 +44,7 @@ class Trainer:
         self,
         options: Options,
         network: Pretrained,
+        loss: DepthLoss,
         train_set: EchoDataset,
         run: RunFolder,
         device: torch.device,
@@ -53,10 +55,7 @@ class Trainer:
         self.device, self.precision = device, precision
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.forward = torch.compile(network, fullgraph=True) if compiled else network
-        loss_kind = AdaptiveBinauralAttentionLoss if options.use_adaptive_loss else BinauralAttentionLoss
-        self.loss = loss_kind(
-            options.lambda_recon, options.lambda_edge, options.lambda_smooth, backend=options.kernel_backend
-        ).to(device)
+        self.loss = loss.to(device)
         self.batches, self.order = training_loader(
             train_set, options.batch_size, options.seed, options.num_workers
         )
@@ -73,7 +72,7 @@ class Trainer:
         )
         # Low-precision gradients vanish in float16 alone; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        self.losses = StepLosses(device, options.log_interval * options.accumulate)
+        self.losses = StepLosses(self.loss.terms, device, options.log_interval * options.accumulate)
         self.epoch = 0  # the present one
         self.step = 0  # steps of it that are done
         self.best = math.inf  # lowest validation RMSE so far, metres
@@ -98,11 +97,11 @@ class Trainer:
             desc=f"epoch {self.epoch + 1}/{options.nb_epochs}",
             unit="step",
         ) as bar:
-            for number, (spectrogram, depth) in enumerate(interruption.watch(self.batches), start=1):
+            for number, (heard, *seen) in enumerate(interruption.watch(self.batches), start=1):
                 if self.step == self.steps_per_epoch:
                     break  # batches that do not fill another step
-                self._add_gradient(spectrogram, depth)
-                watch.count(len(depth))
+                self._add_gradient(heard, *seen)
+                watch.count(len(heard))
                 if number % options.accumulate:
                     continue
                 self._update_weights()
@@ -110,11 +109,11 @@ class Trainer:
                 if self.step % options.log_interval == 0 or self.step == self.steps_per_epoch:
                     bar.set_postfix_str(self._log(watch))
 
-    def _add_gradient(self, spectrogram: Tensor, depth: Tensor) -> None:
-        spectrogram = spectrogram.to(self.device, non_blocking=True, memory_format=self.layout)
-        depth = depth.to(self.device, non_blocking=True)
+    def _add_gradient(self, heard: Tensor, *seen: Tensor) -> None:
+        heard = heard.to(self.device, non_blocking=True, memory_format=self.layout)
+        targets = [x.to(self.device, non_blocking=True) for x in seen]
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            total, terms = self.loss(self.forward(spectrogram), depth)
+            total, terms = self.loss(self.forward(heard), *targets)
         self.scaler.scale(total / self.options.accumulate).backward()
         self.losses.add(total, terms)
 

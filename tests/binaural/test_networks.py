@@ -5,7 +5,11 @@ import torch
 from torch import nn
 
 from binaural import BinauralAttentionDepthNet, UNet, load_network
+from binaural.adaptive_bins import AdaptiveBinsNet
+from binaural.base_residual import BaseResidualNet
 from binaural.blocks import Fusion
+from binaural.features import channel_names, swap_ears
+from binaural.pix2pix import UNetPix2Pix
 
 
 def count(network: nn.Module) -> int:
@@ -33,10 +37,12 @@ def mirror_ears(network: BinauralAttentionDepthNet) -> None:
         BinauralAttentionDepthNet(8, attention_levels=(), max_depth=7.0),
         BinauralAttentionDepthNet(8, scope="plane", similarity="separate", max_depth=7.0),
         BinauralAttentionDepthNet(8, ear_width=0.63, max_lag=4, max_depth=7.0),
+        BinauralAttentionDepthNet(8, matching="group_correlation", max_depth=7.0),
+        BinauralAttentionDepthNet(8, matching="concatenation", max_lag=2, max_depth=7.0),
         UNet(8, max_depth=7.0),
     ],
 )
-@pytest.mark.parametrize("shape", [(1, 2, 32, 32), (2, 2, 48, 37)])
+@pytest.mark.parametrize("shape", [(2, 2, 32, 32), (2, 2, 48, 37)])
 def test_depth_in_metres_within_range(network, shape):
     depth = network(torch.randn(shape) * 100)
     assert depth.shape == (shape[0], 1, *shape[2:])
@@ -98,14 +104,38 @@ def test_attention_at_gain_zero_is_the_network_without():
     torch.testing.assert_close(network(x), without(x))
 
 
-@pytest.mark.parametrize("network", [BinauralAttentionDepthNet(8, (3, 5), lag_bias=2), UNet(8, 5.0)])
+FEATURES = ("ipd", "magnitude", "gcc_phat")
+
+
+def test_swapped_ears_are_the_other_ears_input():
+    """Whatever it hears: with the same weights for both ears, swapping them changes nothing."""
+    network = BinauralAttentionDepthNet(8, features=FEATURES).eval()
+    mirror_ears(network)
+    x = torch.randn(1, 5, 32, 32)
+    torch.testing.assert_close(network(x), network(swap_ears(x, FEATURES)))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        BinauralAttentionDepthNet(8, (3, 5), lag_bias=2),
+        BinauralAttentionDepthNet(8, matching="concatenation", features=FEATURES),
+        UNet(8, 5.0),
+        UNetPix2Pix(4, 5.0, 5, FEATURES),
+        BaseResidualNet(8, 5.0, FEATURES),
+        AdaptiveBinsNet(8, 5.0, 16, ["camera"]),
+    ],
+)
 def test_save_and_load(network, tmp_path):
     network.save_pretrained(tmp_path / "net", {"input": {"image_size": 32}})
     loaded = load_network(tmp_path / "net")
     assert type(loaded) is type(network)
     assert not loaded.training
-    x = torch.randn(1, 2, 32, 32)
-    torch.testing.assert_close(loaded(x), network.eval()(x), rtol=0, atol=0)
+    x = torch.randn(1, len(channel_names(network.features)), 32, 32)
+    depth = loaded(x)
+    torch.testing.assert_close(depth, network.eval()(x), rtol=0, atol=0)
+    assert depth.shape == (1, 1, 32, 32)
+    assert 0 <= depth.min() <= depth.max() <= network.arguments["max_depth"]
     assert json.loads((tmp_path / "net" / "config.json").read_text())["input"] == {"image_size": 32}
 
 
@@ -134,6 +164,10 @@ def test_load_refuses(tmp_path):
         ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"max_depth": -1.0}, "max_depth must be positive"),
         ({"ear_width": 0}, "ear_width must be positive"),
+        ({"matching": "dtw"}, "matching must be one of"),
+        ({"matching": "concatenation", "scope": "plane"}, "concatenation needs scope 'time'"),
+        ({"features": ["camera"]}, "cannot be fed with the camera"),
+        ({"features": ["mel"]}, "features must be different ones of"),
     ],
 )
 def test_refusals(arguments, message):

@@ -100,3 +100,19 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
         visualize(folder, rooms, output, *more)
     assert message in str(error.value.code)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"matching": "group_correlation"}, {"features": ["gcc_phat"], "attention_levels": [5]}],
+)
+def test_other_matching_and_features(rooms, save_network, output, options, capsys):
+    """A cost volume has no attention to draw; levels are drawn whatever the network hears."""
+    network = binaural(**options)
+    visualize(save_network("b", network, features=network.features), rooms, output)
+    drawn = {path.name for path in output.iterdir()}
+    if "matching" in options:
+        assert drawn == {"predictions.png"}
+        assert "has no attention to look at" in capsys.readouterr().out
+    else:
+        assert drawn == {"predictions.png", "attention-0-level-5.png"}

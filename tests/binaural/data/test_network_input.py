@@ -49,8 +49,6 @@ def test_a_recording_that_ends_early_is_named():
 def test_time_of_a_column():
     # 2,841 samples over 64 columns: 45 each, in 3 windows of hop 15.
     network_input = NetworkInput("batvisionv2", 64, 10.0, "default")
-    assert network_input.spectrogram.windows_per_column == 3
-    assert network_input.spectrogram.transform.hop_length == 15
     assert network_input.column_seconds() == pytest.approx(3 * 15 / 44100)
     official = NetworkInput("batvisionv2", 64, 10.0, "official")
     assert official.column_seconds() == pytest.approx(int(20 / 340 * 44100) / 64 / 44100)
@@ -65,7 +63,7 @@ def test_decibels_of_a_sinusoid(preprocessing):
     """An amplitude of a tenth stands 20 dB below one of 1."""
     network_input = NetworkInput("batvisionv2", 32, 10.0, preprocessing)
     tone = torch.sin(2 * torch.pi * 5000 / 44100 * torch.arange(20000))
-    levels = network_input.decibels(network_input(torch.stack((tone, 0.1 * tone)))).amax((-2, -1))
+    levels = network_input.decibels(torch.stack((tone, 0.1 * tone))).amax((-2, -1))
     assert float(levels[0] - levels[1]) == pytest.approx(20.0, abs=0.1)
 
 

@@ -12,7 +12,7 @@ from binaural.data import LogSpectrogram, OfficialSpectrogram
 @pytest.mark.parametrize(("duration", "size"), [(2841, 64), (7984, 256), (2841, 256), (2646, 16), (5000, 96)])
 def test_columns_cover_the_duration_exactly(duration, size):
     spectrogram = LogSpectrogram(duration, size)
-    assert duration <= spectrogram.num_samples < duration + size * (spectrogram.windows_per_column + 1)
+    assert duration <= spectrogram.num_samples < duration + size * (spectrogram.grid.windows_per_column + 1)
     column = spectrogram.num_samples // size
     for j in (1, size // 3, size - 2):
         waveform = torch.zeros(2, spectrogram.num_samples)
@@ -45,7 +45,7 @@ def test_log_equals_its_definition(size):
     spectrogram = LogSpectrogram(1500, size)
     waveform = 0.1 * torch.randn(2, spectrogram.num_samples, generator=torch.manual_seed(0))
     window = torch.hann_window(64, dtype=torch.float64)
-    k, group = spectrogram.windows_per_column, spectrogram.bins_per_row
+    k, group = spectrogram.grid.windows_per_column, spectrogram.bins_per_row
     bins = size * group
     hop = spectrogram.num_samples // (size * k)
     padded = torch.nn.functional.pad(waveform.double(), (32, 32))

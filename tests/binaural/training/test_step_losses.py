@@ -7,7 +7,7 @@ from binaural.training.step_losses import StepLosses
 
 
 def test_means_since_the_last_look():
-    losses = StepLosses(torch.device("cpu"), 3)
+    losses = StepLosses(("recon", "edge", "smooth"), torch.device("cpu"), 3)
     for value in (1.0, 2.0):
         losses.add(torch.tensor(value), torch.tensor([value, 0.0, 10 * value]))
     means, bad = losses.take()
@@ -20,7 +20,7 @@ def test_means_since_the_last_look():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_says_how_long_ago_the_first_bad_loss_was(bad):
-    losses = StepLosses(torch.device("cpu"), 4)
+    losses = StepLosses(("a", "b", "c"), torch.device("cpu"), 4)
     for value in (1.0, bad, 1.0, bad):
         losses.add(torch.tensor(value), torch.zeros(3))
     assert losses.take()[1] == 3

@@ -41,10 +41,10 @@ class Machine:
 def describe_machine() -> Machine:
     """This machine, its peaks measured now on as many threads as torch uses."""
     gflops, copy_gbs = _measure_peaks(torch.get_num_threads())
-    return Machine(_processor(), torch.get_num_threads(), torch.__version__, gflops, copy_gbs)
+    return Machine(processor_name(), torch.get_num_threads(), torch.__version__, gflops, copy_gbs)
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name with what tells its generation: some name only their family."""
     try:
         text = Path("/proc/cpuinfo").read_text()

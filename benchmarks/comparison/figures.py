@@ -1,0 +1,134 @@
+"""The figures of runs: on the test split, with ears muted and swapped, over time, and of a step."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.comparison.runs import Run
+from benchmarks.measure import Spread, interleave
+from binaural.checkpoint import load_checkpoint
+from binaural.evaluation.per_image import MIRRORING, measure
+from binaural.evaluation.protocol import EvaluationSet, Protocol
+from binaural.features import CAMERA, channel_names
+from binaural.files import write_json
+from binaural.metrics import METRICS
+from binaural.pretrained import WEIGHTS
+from binaural.training.batches import evaluation_loader
+from binaural.training.optimisation import choose_device, make_optimizer
+from binaural.training.systems import make_loss, make_network
+
+_FILE = "comparison.json"
+
+
+def measure_run(run: Run) -> dict[str, Any]:
+    """Means over the test split, by name, of the best weights of a run; kept in its folder.
+
+    The seven metrics; and unless it sees, "left_muted", "right_muted" and "swapped" (against the mirrored
+    truth), RMSE each, and the correlations of `MIRRORING`.
+    """
+    weights = hashlib.sha256((run.folder / "best" / WEIGHTS).read_bytes()).hexdigest()
+    kept = run.folder / _FILE
+    if kept.is_file():
+        figures = json.loads(kept.read_text())
+        if figures["weights"] == weights:
+            return figures
+    options = run.options
+    device = choose_device(options.device)
+    checkpoint = load_checkpoint(run.folder / "best", device)
+    protocol = Protocol(
+        options.dataset,
+        str(run.dataset_dir),
+        "test",
+        max_depth=options.max_depth,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        threshold=options.metric_threshold,
+    )
+    hears = not checkpoint.input.sees
+    batches = evaluation_loader(EvaluationSet(protocol, checkpoint.input), options.batch_size, 0)
+    features = checkpoint.input.features
+    measured = measure(checkpoint.network, batches, protocol, device, features=features, controls=hears)
+    counted = measured.counted
+    figures = {"weights": weights, **_means(METRICS, measured.metrics[counted])}
+    for name, values in measured.controls.items():
+        figures[name] = _means(METRICS, values[counted])["rmse"]
+    if hears:
+        defined = np.isfinite(measured.mirroring).all(1)  # a constant prediction correlates with nothing
+        figures |= _means(MIRRORING, measured.mirroring[defined])
+    write_json(kept, figures)
+    return figures
+
+
+def _means(names: Iterable[str], values: np.ndarray) -> dict[str, float | None]:
+    means = values.mean(0) if len(values) else np.full(values.shape[1], np.nan)
+    return {name: float(x) if math.isfinite(x) else None for name, x in zip(names, means, strict=True)}
+
+
+def validations(run: Run) -> list[tuple[float, int, float]]:
+    """(seconds of work until then, step, RMSE in metres) of each validation, by the run's log.
+
+    The seconds are those of training, as the samples per second of each logging interval tell, and of
+    validating, between the time stamps of a validation and the last interval before it. Pauses between
+    stopping a run and resuming it do not count.
+    """
+    found: list[tuple[float, int, float]] = []
+    seconds, step, last = 0.0, 0, 0.0
+    for line in (run.folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "train":
+            samples = (record["step"] - step) * run.options.batch_size * run.options.accumulate
+            seconds += samples / record["samples_per_second"]
+            step, last = record["step"], record["time"]
+        elif record["kind"] == "validation":
+            seconds += max(0.0, record["time"] - last)
+            last = record["time"]
+            found.append((seconds, record["step"], record["rmse"]))
+    return found
+
+
+def until(found: list[tuple[float, int, float]], rmse: float) -> tuple[float, int] | None:
+    """Seconds and steps until the first validation with at most that RMSE; None if there is none."""
+    return next(((seconds, step) for seconds, step, value in found if value <= rmse), None)
+
+
+def parameters(run: Run) -> int:
+    """Of the network, without a teacher."""
+    return sum(p.numel() for p in make_network(run.options).parameters())
+
+
+def step_seconds(runs: dict[str, Run], rounds: int) -> dict[str, Spread]:
+    """Seconds of a training step of each system, in turn: forward, loss, backward, optimiser.
+
+    In float32 and eager, on a batch of random numbers.
+    """
+    return {
+        name: Spread.of(seconds)
+        for name, seconds in interleave({name: _step(run) for name, run in runs.items()}, rounds).items()
+    }
+
+
+def _step(run: Run) -> Callable[[], None]:
+    options = run.options
+    device = choose_device(options.device)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network = make_network(options).to(device).to(memory_format=layout)
+    loss = make_loss(options, network).to(device)
+    optimizer = make_optimizer(options.optimizer, network, options.learning_rate, options.weight_decay)
+    batch, size = options.batch_size, options.image_size
+    channels = len(channel_names(options.features))
+    heard = torch.rand(batch, channels, size, size, device=device).to(memory_format=layout)
+    seen = [options.max_depth * torch.rand(batch, 1, size, size, device=device)]
+    if run.system.taught:
+        seen.append(torch.rand(batch, len(channel_names(CAMERA)), size, size, device=device))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(heard), *seen)[0].backward()
+        optimizer.step()
+
+    return step

@@ -1,0 +1,46 @@
+"""Which systems are compared: a name in the table, and what `train.py` is called with."""
+
+from dataclasses import dataclass
+
+TEACHER = "adabins_teacher"
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table.
+
+    Attributes:
+        arguments: of `train.py`, beside those that all systems share.
+        taught: learns from the run of `TEACHER` with the same seed.
+        shuffled: a control, trained on the depth of other rooms than those that it hears.
+    """
+
+    arguments: tuple[str, ...]
+    taught: bool = False
+    shuffled: bool = False
+
+
+_FRONT_ENDS = {
+    "magnitude+ipd": ("magnitude", "ipd"),
+    "gcc_phat": ("gcc_phat",),
+    "magnitude+gcc_phat": ("magnitude", "gcc_phat"),
+    "waveform": ("waveform",),
+}
+SYSTEMS: dict[str, System] = {
+    "binaural": System(("--model", "binaural")),
+    "unet": System(("--model", "unet")),
+    "unet_pix2pix": System(("--model", "unet_pix2pix")),
+    "base_residual": System(("--model", "base_residual")),
+    "adabins_distill": System(("--model", "adabins_distill"), taught=True),
+    "group_correlation": System(("--model", "binaural", "--matching", "group_correlation")),
+    "concatenation": System(("--model", "binaural", "--matching", "concatenation")),
+    **{
+        f"{model}, {name}": System(("--model", model, "--features", *features))
+        for name, features in _FRONT_ENDS.items()
+        for model in ("binaural", "unet")
+    },
+    TEACHER: System(("--model", TEACHER)),
+    "binaural, shuffled labels": System(("--model", "binaural"), shuffled=True),
+    "unet, shuffled labels": System(("--model", "unet"), shuffled=True),
+}
+BASELINE = "unet"

@@ -3,6 +3,7 @@
 `python train.py` trains on simulated rooms, made on first use; `python train.py --help` tells the rest.
 """
 
+import signal
 import sys
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from binaural.networks import load_network
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
 from binaural.training.batches import evaluation_loader
+from binaural.training.checks import check_backend, check_data
 from binaural.training.interruption import Interruption, StopRequested
 from binaural.training.optimisation import choose_device, choose_precision
 from binaural.training.options import Options, parse_options
@@ -30,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         train(options)
     except (ValueError, OSError, LossNotFinite) as error:
-        sys.exit(f"train.py: {error}")
+        # An error in a loading process comes with its traceback there; its last line is the error.
+        sys.exit(f"train.py: {str(error).rstrip().splitlines()[-1]}")
     except KeyboardInterrupt:
         sys.exit("train.py: stopped")
 
@@ -42,17 +45,20 @@ def train(options: Options) -> None:
     compiled = options.compile == "on" or (options.compile == "auto" and device.type == "cuda")
     path = choose_run_folder(options)
 
+    # Network
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network = make_network(options).to(device).to(memory_format=layout)
+    loss = make_loss(options, network)
+    if options.kernel_backend is not None:
+        check_backend(network, options, device, precision)
+
     # Data
     if options.dataset == "simulated":
         simulate_dataset(options.dataset_dir, rooms_train=options.simulated_rooms)
     train_set, val_set, test_set = (open_dataset(options, split) for split in ("train", "val", "test"))
     sizes = f"{len(train_set)} training, {len(val_set)} validation, {len(test_set)} test samples"
     print(f"{options.dataset}: {sizes}")
-
-    # Network
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device).to(memory_format=layout)
-    loss = make_loss(options, network)
+    check_data(options, train=train_set, val=val_set, test=test_set)
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
@@ -60,11 +66,13 @@ def train(options: Options) -> None:
     )
 
     # The run
-    print(f"writing to {path}")
-    run = RunFolder(path, wandb_config=vars(options) if options.use_wandb else None)
+    run = RunFolder(path)
     trainer = Trainer(options, network, loss, train_set, run, device, precision, compiled)
-    if options.resume and (state := run.load_state()) is not None:
-        trainer.load_state(state)
+    print(f"writing to {path}")
+    run.begin(wandb_config=vars(options) if options.use_wandb else None)
+    if options.resume:
+        if (state := run.load_state()) is not None:
+            trainer.load_state(state)
         run.trim_log(trainer.total_steps)
         print(f"going on in epoch {trainer.epoch + 1} after step {trainer.step}")
     run.write_json("config.json", {name: value for name, value in vars(options).items() if name != "resume"})
@@ -94,11 +102,11 @@ def train(options: Options) -> None:
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
             results = measure(best, interruption.watch(loader(options, test_set))).compute()
             floor = measure(constant, interruption.watch(loader(options, test_set))).compute()
-        except StopRequested as signal:
+        except StopRequested as stop:
             trainer.check_losses()
             save_last(run, trainer, options)
             print(
-                f"{signal}: saved in epoch {trainer.epoch + 1} after step {trainer.step}; "
+                f"{stop}: saved in epoch {trainer.epoch + 1} after step {trainer.step}; "
                 f"go on with --resume --experiment_name {path.name}"
             )
             return
@@ -107,6 +115,9 @@ def train(options: Options) -> None:
     width = max(len(options.model), len("constant"))
     print(f"  {options.model:<{width}} {describe(results)}")
     print(f"  {'constant':<{width}} {describe(floor)}")
+    for dataset in (train_set, val_set, test_set):
+        for remark in dataset.remarks():
+            print(f"note: {remark}")
     run.write_json("metrics.json", {**results, "constant": floor, "threshold": options.metric_threshold})
     draw_curves(path / "curves.png", run.read_log(), loss.terms)
     draw_predictions(path / "predictions.png", best, test_set, device)
@@ -156,4 +167,6 @@ def describe(metrics: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
+    # Before and after training, SIGTERM ends the run as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -24,6 +24,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files that they were about to replace in `folder`."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace `path` by `content` as JSON; raises as `write_atomically`."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import train
 from binaural import evaluate, load_network, predict
+from binaural.data import BatVisionV2
 from binaural.metrics import METRICS
 from binaural.simulate import simulate_dataset
 from binaural.training.trainer import Trainer
@@ -46,9 +50,9 @@ def arguments(rooms, runs, name, *more):
 
 
 def start(*args):
-    """train.py in a process of its own."""
+    """Python in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "train.py", *args],
+        [sys.executable, *args],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
         stdout=subprocess.PIPE,
@@ -58,7 +62,7 @@ def start(*args):
 
 
 def run_to_end(*args):
-    process = start(*args)
+    process = start("train.py", *args)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
@@ -109,32 +113,72 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert not list(run.rglob("*.tmp*"))
 
 
+# Kills itself the nth time that it is about to put a file in place, having written half of it.
+KILL = """
+import os, signal, sys
+import train
+name, times = sys.argv[1], int(sys.argv[2])
+put_in_place = os.replace
+def replace(source, target):
+    global times
+    times -= str(target).endswith(name)
+    if times == 0:
+        os.truncate(source, os.path.getsize(source) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    put_in_place(source, target)
+os.replace = replace
+train.main(sys.argv[3:])
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.0, 0.4])
-def test_killed_and_resumed_ends_with_the_same_bits(rooms, whole_run, tmp_path, delay):
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("best/config.json", 1),  # an epoch is logged, of best/ half is there, of last/ nothing
+        ("last/training_state.pt", 2),  # best/ and the weights beside the state are newer than it
+    ],
+)
+def test_killed_while_saving_and_resumed_ends_with_the_same_bits(rooms, whole_run, tmp_path, name, times):
     args = arguments(rooms, tmp_path, "killed", "--use_adaptive_loss")
-    process = start(*args)
+    process = start("-c", KILL, name, str(times), *args)
+    assert process.communicate(timeout=240) is not None
+    assert process.returncode == -signal.SIGKILL
+    train.main([*args, "--resume"])
+    assert_same_run(tmp_path / "killed", whole_run[0])
+
+
+@pytest.mark.slow
+def test_killed_while_training_and_resumed_ends_with_the_same_bits(rooms, whole_run, tmp_path):
+    args = arguments(rooms, tmp_path, "killed", "--use_adaptive_loss")
+    process = start("train.py", *args)
     run = tmp_path / "killed"
     wait_for((run / "last" / "training_state.pt").exists, process)
-    time.sleep(delay)
     process.kill()
     process.communicate()
     assert not (run / "metrics.json").exists()
-    run_to_end(*args, "--resume")
+    with open(run / "log.jsonl", "a") as log:
+        log.write('{"kind": "train", "st')  # half of a line
+    train.main([*args, "--resume"])
+    assert_same_run(run, whole_run[0])
+
+
+def assert_same_run(found, expected):
     for folder in ("last", "best"):
-        expected = load_file(whole_run[0] / folder / "model.safetensors")
-        found = load_file(run / folder / "model.safetensors")
-        for name, tensor in expected.items():
-            assert torch.equal(found[name], tensor), name
-    steps = [(record["kind"], record["step"]) for record in log_of(run)]
-    assert steps == [(record["kind"], record["step"]) for record in log_of(whole_run[0])]
+        weights = load_file(found / folder / "model.safetensors")
+        for name, tensor in load_file(expected / folder / "model.safetensors").items():
+            assert torch.equal(weights[name], tensor), name
+    steps, expected_steps = ([(r["kind"], r["step"]) for r in log_of(run)] for run in (found, expected))
+    assert steps == expected_steps
+    names, expected_names = ({p.relative_to(run) for p in run.rglob("*")} for run in (found, expected))
+    assert names == expected_names
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch(rooms, whole_run, tmp_path, number):
     args = arguments(rooms, tmp_path, "asked", "--use_adaptive_loss")
-    process = start(*args)
+    process = start("train.py", *args)
     run = tmp_path / "asked"
     wait_for(lambda: len(log_of(run)) >= 1, process)
     process.send_signal(number)
@@ -144,11 +188,8 @@ def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch(rooms, whole_run, tmp_
     assert "--resume --experiment_name asked" in out
     state = torch.load(run / "last" / "training_state.pt", weights_only=True)
     assert (state["epoch"], state["step"]) != (0, 0)
-    run_to_end(*args, "--resume")
-    expected = load_file(whole_run[0] / "last" / "model.safetensors")
-    found = load_file(run / "last" / "model.safetensors")
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+    train.main([*args, "--resume"])
+    assert_same_run(run, whole_run[0])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(rooms, tmp_path, monkeypatch):
@@ -184,6 +225,47 @@ def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
         train.main(arguments(tmp_path / "data", tmp_path / "runs", "x"))
     assert str(tmp_path / "data") in str(error.value.code)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--heads", "3"], "channels must be divisible by heads"),
+        (["--device", "meta"], "--device meta"),
+        (["--device", "cpu", "--kernel_backend", "cuda"], "backend 'cuda' cannot run cross_attention here"),
+        (["--batch_size", "19"], "batch_size is 19, but the training set has only 18"),
+        (["--accumulate", "5"], "accumulate is 5, but an epoch has 4 batches"),
+        (["--max_depth", "100"], r"audio_\d+\.wav: 20000 frames at 44.1 kHz, expected at least 25984"),
+        (["--metric_threshold", "50"], "no depth map of the val split has a pixel deeper than 50 m"),
+        (["--exclude_locations", "Attic"], "no location 'Attic'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(rooms, tmp_path, more, message):
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(rooms, tmp_path / "runs", "x", *more))
+    assert re.search(message, str(error.value.code))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_a_loading_process_cannot_read_is_named_in_one_line(rooms, tmp_path):
+    root = shutil.copytree(rooms, tmp_path / "rooms")
+    recordings = sorted((root / "Simulated" / "audio").iterdir())
+    recordings[5].write_bytes(recordings[5].read_bytes()[:50_000])
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(root, tmp_path / "runs", "x", "--num_workers", "1"))
+    message = str(error.value.code)
+    assert f"{recordings[5]}: truncated, 50000 bytes" in message
+    assert "\n" not in message
+
+
+def test_recordings_without_depth_are_counted(rooms, tmp_path, capsys):
+    root = shutil.copytree(rooms, tmp_path / "rooms")
+    maps = BatVisionV2(root, "train").recordings[:2]
+    for recording in maps:
+        np.save(recording.depth, np.zeros_like(np.load(recording.depth)))
+    with pytest.warns(UserWarning, match="no valid depth at all"):
+        train.main(arguments(root, tmp_path, "run", "--nb_epochs", "1"))
+    assert f"2 of 18 recordings without any valid depth, the first {maps[0].depth}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -128,6 +128,15 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
         return [self.recordings[i].audio[0] for i in self._resampled.nonzero().flatten().tolist()]
 
+    def remarks(self) -> list[str]:
+        """What was met so far, in any worker process, that is not as it should be: a line for each kind."""
+        kinds = ((self.unmeasured, "without any valid depth"), (self.resampled, "resampled to 44.1 kHz"))
+        return [
+            f"{len(files)} of {len(self)} recordings {what}, the first {files[0]}"
+            for files, what in kinds
+            if files
+        ]
+
     def _read_depth(self, index: int) -> Tensor:
         return read_depth(
             self.recordings[index].depth,

@@ -1,13 +1,16 @@
 """The command line of `train.py`, and what its options default to."""
 
 import argparse
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any, get_args
 
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
+from binaural.data import BatVisionV2
 from binaural.features import CAMERA, MAGNITUDE, SOUND
 from binaural.networks import Matching
+from binaural.simulate.constants import FRAMES
 
 # What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.
 _FULL_SIZE = {
@@ -217,7 +220,10 @@ def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> di
     path = Path(given.get("runs_dir", DEFAULTS["runs_dir"])) / given["experiment_name"] / "config.json"
     if not path.is_file():
         parser.error(f"--resume: there is no run at {path.parent}")
-    saved = json.loads(path.read_text())
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        parser.error(f"--resume: {path} is not the JSON that train.py writes ({error})")
     for name, value in given.items():
         if name not in CHANGEABLE and name in saved and saved[name] != value:
             parser.error(
@@ -249,6 +255,17 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--image_size must be a multiple of 16 for five levels, got {options.image_size}")
     if options.exclude_locations and options.dataset != "batvisionv2":
         parser.error(f"--exclude_locations: {options.dataset} has no locations, batvisionv2 does")
+    if options.dataset == "simulated":
+        if options.batch_size > options.simulated_rooms:
+            parser.error(f"--batch_size {options.batch_size} is more than --simulated_rooms has")
+        if BatVisionV2.frames_to(options.max_depth, options.preprocessing) > FRAMES:
+            parser.error(
+                f"--max_depth: simulated recordings end before the echo from {options.max_depth:g} m"
+            )
+    if options.seed >= 2**63:
+        parser.error(f"--seed must be below 2^63, got {options.seed}")
+    if options.use_wandb and importlib.util.find_spec("wandb") is None:
+        parser.error("--use_wandb needs the package wandb: pip install wandb")
     levels = options.attention_levels
     if len(set(levels)) != len(levels) or not set(levels) <= {1, 2, 3, 4, 5}:
         parser.error(f"--attention_levels must be different levels from 1 to 5, got {levels}")

@@ -2,43 +2,52 @@
 
 import io
 import json
+import pickle
+import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from binaural.files import write_atomically, write_json
+from binaural.files import remove_unfinished, write_atomically, write_json
 from binaural.training.options import Options
 
 STATE = "training_state.pt"
 
 
 class RunFolder:
-    """`<runs_dir>/<name>/`, with everything that a run writes.
+    """`<runs_dir>/<name>/`, with everything that a run writes; nothing before `begin`."""
 
-    Args:
-        path: the folder; made if it is not there.
-        wandb_config: log to Weights & Biases too, under this configuration; None does not.
-    """
-
-    def __init__(self, path: Path, wandb_config: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
         self._wandb: Any = None
-        if wandb_config is not None:
-            try:
-                import wandb
-            except ImportError as error:
-                raise ValueError("--use_wandb needs the package wandb: pip install wandb") from error
-            self._wandb = wandb.init(
-                project="binaural-depth",
-                name=path.name,
-                id=path.name,
-                resume="allow",
-                config=wandb_config,
-                dir=str(path),
-            )
+
+    def begin(self, wandb_config: dict[str, Any] | None = None) -> None:
+        """Make the folder if it is not there, and log to Weights & Biases too where its config is given.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.best, self.last):
+            remove_unfinished(folder)
+        if wandb_config is None:
+            return
+        import wandb
+
+        # An id of its own, kept for resuming: another run of the same name is not this one.
+        id_file = self.path / "wandb_id"
+        if not id_file.is_file():
+            write_atomically(id_file, secrets.token_hex(4).encode())
+        self._wandb = wandb.init(
+            project="binaural-depth",
+            name=self.path.name,
+            id=id_file.read_text(),
+            resume="allow",
+            config=wandb_config,
+            dir=str(self.path),
+        )
 
     @property
     def best(self) -> Path:
@@ -59,8 +68,12 @@ class RunFolder:
             self._wandb.log(record)
 
     def read_log(self) -> list[dict[str, Any]]:
+        """The records of `log.jsonl`; a line that a killed run left unfinished is not one."""
         path = self.path / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        if not path.is_file():
+            return []
+        whole = path.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
 
     def trim_log(self, steps: int) -> None:
         """Drop what was logged after `steps`: a killed run had gone further than its last checkpoint."""
@@ -77,9 +90,18 @@ class RunFolder:
         write_atomically(self.last / STATE, buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """The training state, or None if the run was stopped before its first checkpoint."""
+        """The training state, or None if the run was stopped before its first checkpoint.
+
+        Raises:
+            ValueError: the file is damaged, or holds more than tensors and numbers.
+        """
         path = self.last / STATE
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: not a readable training state ({error})") from error
 
     def close(self) -> None:
         if self._wandb is not None:

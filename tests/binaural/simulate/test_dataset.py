@@ -171,6 +171,8 @@ def test_stopped_command_says_so_and_leaves_no_data_set(tmp_path, number):
         [sys.executable, "-m", "binaural.simulate", str(root), "--rooms_train", "400", "--workers", "2"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs tests in the background has children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "data.partial").rglob("*.npy")):
         assert process.poll() is None

@@ -48,5 +48,6 @@ def test_precision_and_device():
     assert choose_precision("bf16", cpu) == torch.bfloat16
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         choose_precision("fp16", cpu)
-    with pytest.raises(ValueError, match="--device abacus"):
-        choose_device("abacus")
+    for name in ("abacus", "meta"):
+        with pytest.raises(ValueError, match=f"--device {name}: "):
+            choose_device(name)

@@ -28,6 +28,9 @@ def test_defaults_by_dataset(tmp_path):
         (["--dataset", "batvisionv2"], "needs --dataset_dir"),
         (["--dataset", "batvisionv2", "--dataset_dir", "nowhere"], "there is no folder nowhere"),
         (["--image_size", "65"], "multiple of 16"),
+        (["--batch_size", "1501"], "--batch_size 1501 is more than --simulated_rooms has"),
+        (["--max_depth", "77"], "simulated recordings end before the echo from 77 m"),
+        (["--seed", str(2**63)], "--seed must be below 2^63"),
         (["--attention_levels", "2", "6"], "different levels from 1 to 5"),
         (["--scope", "plane", "--max_lag", "3"], "--max_lag needs --scope time"),
         (["--features", "magnitude", "magnitude"], "--features must be different ones"),
@@ -66,6 +69,14 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_options([*where, "--batch_size", "8"])
     assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
+
+
+def test_resume_from_a_damaged_config(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert f"{tmp_path / 'run' / 'config.json'} is not the JSON" in capsys.readouterr().err
 
 
 def test_help_names_every_option(capsys):

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.comparison.systems import BASELINE, SYSTEMS
+from benchmarks.comparison.systems import BASELINE, PIX2PIX_CHANNELS, SYSTEMS
 from benchmarks.report import RESULTS, table
 from binaural.files import write_atomically, write_json
 from binaural.pictures.figures import save_figure
@@ -50,7 +50,8 @@ def describe(configuration: dict[str, Any]) -> str:
         f"{configuration['dataset']}: {configuration['train']} rooms to train, {configuration['val']} to "
         f"choose the best epoch, {configuration['test']} to test; {configuration['image_size']} x "
         f"{configuration['image_size']}, up to {configuration['max_depth']:g} m, base "
-        f"{configuration['base_channels']}, {configuration['nb_epochs']} epochs, batch "
+        f"{configuration['base_channels']} (`unet_pix2pix`: {PIX2PIX_CHANNELS}), "
+        f"{configuration['nb_epochs']} epochs, batch "
         f"{configuration['batch_size']}, seeds {seeds}. Mean ± standard deviation over the seeds; a step is "
         f"forward, loss, backward and optimiser on {configuration['threads']} threads, all systems in turn, "
         "its median."

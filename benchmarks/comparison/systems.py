@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 TEACHER = "adabins_teacher"
+PIX2PIX_CHANNELS = 64
+"""As published, whatever the others have."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ _FRONT_ENDS = {
 SYSTEMS: dict[str, System] = {
     "binaural": System(("--model", "binaural")),
     "unet": System(("--model", "unet")),
-    "unet_pix2pix": System(("--model", "unet_pix2pix")),
+    "unet_pix2pix": System(("--model", "unet_pix2pix", "--base_channels", str(PIX2PIX_CHANNELS))),
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
     "group_correlation": System(("--model", "binaural", "--matching", "group_correlation")),

@@ -147,14 +147,14 @@ class FrontEnd(nn.Module):
 
     def __init__(self, features: Sequence[str], duration: int, image_size: int) -> None:
         super().__init__()
-        self.modules_by_name = nn.ModuleDict(
+        self.parts = nn.ModuleDict(
             {name: _MODULES[name](duration, image_size) for name in check_features(features)}
         )
         self.num_samples = TimeGrid.over(duration, image_size).num_samples
 
     def forward(self, waveform: Tensor) -> Tensor:
-        parts = [module(waveform) for module in self.modules_by_name.values()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -3)
+        made = [part(waveform) for part in self.parts.values()]
+        return made[0] if len(made) == 1 else torch.cat(made, -3)
 
 
 def make_front_end(

@@ -28,21 +28,23 @@ _FRONT_ENDS = {
     "magnitude+gcc_phat": ("magnitude", "gcc_phat"),
     "waveform": ("waveform",),
 }
+_BINAURAL = ("--model", "binaural")
+_UNET = ("--model", "unet")
 SYSTEMS: dict[str, System] = {
-    "binaural": System(("--model", "binaural")),
-    "unet": System(("--model", "unet")),
+    "binaural": System(_BINAURAL),
+    "unet": System(_UNET),
     "unet_pix2pix": System(("--model", "unet_pix2pix", "--base_channels", str(PIX2PIX_CHANNELS))),
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
-    "group_correlation": System(("--model", "binaural", "--matching", "group_correlation")),
-    "concatenation": System(("--model", "binaural", "--matching", "concatenation")),
+    "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),
+    "concatenation": System((*_BINAURAL, "--matching", "concatenation")),
     **{
-        f"{model}, {name}": System(("--model", model, "--features", *features))
+        f"{model}, {name}": System((*arguments, "--features", *features))
         for name, features in _FRONT_ENDS.items()
-        for model in ("binaural", "unet")
+        for model, arguments in (("binaural", _BINAURAL), ("unet", _UNET))
     },
     TEACHER: System(("--model", TEACHER)),
-    "binaural, shuffled labels": System(("--model", "binaural"), shuffled=True),
-    "unet, shuffled labels": System(("--model", "unet"), shuffled=True),
+    "binaural, shuffled labels": System(_BINAURAL, shuffled=True),
+    "unet, shuffled labels": System(_UNET, shuffled=True),
 }
 BASELINE = "unet"

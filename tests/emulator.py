@@ -1,10 +1,11 @@
-"""Compile CUDA C++ kernels with the host compiler, to run them on the CPU (see csrc/cuda_emulation.h)."""
+"""Compile CUDA C++ kernels with the host compiler and run them on the CPU (tests/csrc/cuda_emulation.h)."""
 
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,20 @@ def _cuda_headers() -> Path | None:
     return next((f for f in folders if all((f / name).is_file() for name in needed)), None)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a launch of a kernel did (see tests/csrc/count_accesses.cpp)."""
+
+    kernel: str  # mangled, as in the compiled extension
+    blocks: int
+    threads: int
+    shared_memory: int  # bytes of a block, those that the launch asks for
+    read: int  # bytes of global memory, as often as they are read
+    first_read: int  # and only those that a block has not read before
+    written: int  # bytes of global memory
+    operations: int  # on tensor cores
+
+
 class Emulator:
     """Builds sources that include `cuda_emulation.h`, each combination once, and runs them."""
 
@@ -44,7 +59,7 @@ class Emulator:
             pytest.skip("the emulation of CUDA needs Linux and g++")
         self.headers: Path = headers
         self._folder = folder
-        self._built: dict[tuple[Path, tuple[str, ...]], Path] = {}
+        self._built: dict[tuple[tuple[Path, ...], tuple[str, ...]], Path] = {}
 
     def library(self, source: Path, *flags: str) -> Path:
         """A shared library, for ctypes."""
@@ -62,15 +77,35 @@ class Emulator:
             command = ["setarch", "--addr-no-randomize", *command]
         return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
+    def count(self, source: Path, *arguments: object) -> list[Counted]:
+        """What each launch of a program reads, writes and multiplies."""
+        objects = (
+            self._build(source, ("-c", "-fsanitize=thread", "-DPROGRAM")),
+            self._build(ROOT / "tests/csrc/count_accesses.cpp", ("-c",)),
+        )
+        # At fixed addresses, so that the symbol table tells which kernel an address is.
+        program = self._link(objects, ("-no-pie", "-pthread"))
+        printed = self.run(program, *arguments)
+        assert printed.returncode == 0, printed.stderr
+        table = subprocess.run(["nm", str(program)], check=True, capture_output=True, text=True).stdout
+        names = {int(address, 16): name for address, name in re.findall(r"^(\w+) \w (\S+)$", table, re.M)}
+        launches = re.findall(r"^launch (\w+) (.*)$", printed.stdout, re.MULTILINE)
+        return [Counted(names[int(address, 16)], *map(int, rest.split())) for address, rest in launches]
+
     def _build(self, source: Path, flags: tuple[str, ...]) -> Path:
-        key = (source, flags)
+        return self._compile((source,), flags, ("-x", "c++", "-std=c++20", "-O1", "-g", "-pthread"))
+
+    def _link(self, objects: tuple[Path, ...], flags: tuple[str, ...]) -> Path:
+        return self._compile(objects, flags, ())
+
+    def _compile(self, files: tuple[Path, ...], flags: tuple[str, ...], language: tuple[str, ...]) -> Path:
+        key = (files, flags)
         if key not in self._built:
-            target = self._folder / f"{source.stem}-{len(self._built)}"
+            target = self._folder / f"{files[0].stem}-{len(self._built)}"
             command = [
-                self.compiler, "-x", "c++", "-std=c++20", "-O1", "-g", "-pthread",
-                "-Wall", "-Wno-unknown-pragmas",
-                *flags, f"-isystem{self.headers}", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/csrc'}",
-                str(source), "-o", str(target),
+                str(self.compiler), *language, "-Wall", "-Wno-unknown-pragmas", *flags,
+                f"-isystem{self.headers}", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/csrc'}",
+                *map(str, files), "-o", str(target),
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(2 * kForwardRows)
     for (int tile = 0; tile < kWidth / 8; tile++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        s[tile][i] =
-            logit(p, job, bias, s[tile][i], first + g + i / 2 * 8, at + 8 * tile + 2 * t + i % 2);
+        const int row = first + g + i / 2 * 8, column = at + 8 * tile + 2 * t + i % 2;
+        s[tile][i] = logit(p, job, bias_at(p, job, bias, column - row), s[tile][i], row, column);
         now[i / 2] = fmaxf(now[i / 2], s[tile][i]);
       }
     }
@@ -292,8 +292,8 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
     for (int tile = 0; tile < kWidth / 8; tile++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        s[tile][i] =
-            logit(p, job, bias, s[tile][i], first + g + i / 2 * 8, at + 8 * tile + 2 * t + i % 2);
+        const int row = first + g + i / 2 * 8, column = at + 8 * tile + 2 * t + i % 2;
+        s[tile][i] = logit(p, job, bias_at(p, job, bias, column - row), s[tile][i], row, column);
       }
     }
     if (job.rows_attend) {
@@ -342,7 +342,9 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
           d_s[(16 * warp + g + i / 2 * 8) * kLagStride<T> + 8 * tile + 2 * t + i % 2] = d[tile][i];
         }
       }
-      __syncthreads();
+    }
+    __syncthreads();  // the columns are not read any more, and dS is complete
+    if (with_bias) {
       // Each thread sums diagonals of this tile of dS; a lag stays with its block, so the order is
       // fixed.
       for (int i = threadIdx.x; i < kRows + kWidth - 1; i += blockDim.x) {
@@ -356,7 +358,6 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
         part[lag + p.reach] += sum;
       }
     }
-    __syncthreads();
   }
   wait_copies<0>();
   store_rows<kD / 8, T>(d_left, job.rows.d_similar, p, problem, head, rows, first, p.d, p.scale,

@@ -16,6 +16,9 @@ template <class T>
 constexpr int kMinBlocks = sizeof(T) == 2 ? 0 : 1;
 constexpr int kOnChipTiles = kOnChipLength / 8;
 
+// Lags whose bias gradient a thread of the backward sums: of 16 rows and the most columns, by 32.
+constexpr int kLagsPerThread = (16 + kOnChipLength + 31) / 32;
+
 // Columns of S that the backward handles between two barriers.
 template <class T>
 constexpr int kChunk = sizeof(T) == 2 ? 64 : 32;
@@ -28,7 +31,7 @@ __host__ __device__ size_t on_chip_forward_bytes(int rows, int columns) {
   const int n = round_to_16(rows), m = round_to_16(columns);
   const int operands = (n + m) * kStride<T, kD>, weights = n * (m + kStride<T, 0>);
   return ((operands > weights ? operands : weights) + (n + m) * kStride<T, kDv>)*sizeof(T) +
-         (2 * (n / 16) * m + m) * sizeof(float);
+         (2 * (n / 16) * m + m + n + m) * sizeof(float);
 }
 
 template <class T, int kD, int kDv>
@@ -37,6 +40,17 @@ __host__ __device__ size_t on_chip_backward_bytes(int rows, int columns, bool wi
   return ((n + m) * (kStride<T, kD> + 2 * kStride<T, kDv>)+2 * n *
           kStride<T, kChunk<T>>)*sizeof(T) +
          (2 * (n + m) + (with_bias ? n + m : 0)) * sizeof(float);
+}
+
+// The bias of every difference column - row, in units of log2, at [column - row + n - 1]: read from
+// global memory once, and from here for every pair. Without a bias, nothing.
+__device__ inline void load_bias(float* tile, const Problem& p, const Job& job, int head, int n,
+                                 int m) {
+  const float* bias = bias_of(p, head);
+  if (bias == nullptr) return;
+  for (int i = threadIdx.x; i < n + m; i += blockDim.x) {
+    tile[i] = bias_at(p, job, bias, i - (n - 1));
+  }
 }
 
 // Grid: (R * heads, jobs). Block: 32 threads for each 16 rows.
@@ -64,6 +78,7 @@ __global__ void __launch_bounds__(2 * kOnChipLength, kMinBlocks<T>)
   float* maxima = reinterpret_cast<float*>(row_values + n * kStride<T, kDv>);  // [owners, m]
   float* sums = maxima + owners * m;                                           // [owners, m]
   float* shifts = sums + owners * m;                                           // [m]
+  float* lag_bias = shifts + m;                                                // [n + m]
 
   auto load = [&](T* tile, const View& view, int length, auto channels_of_tile, int channels) {
     load_rows<T, decltype(channels_of_tile)::value>(tile, view, base_of<T>(view, problem, head), 0,
@@ -77,6 +92,7 @@ __global__ void __launch_bounds__(2 * kOnChipLength, kMinBlocks<T>)
   load(column_values, job.columns.value, columns, Dv{}, p.dv);
   if (job.columns_attend) load(row_values, job.rows.value, rows, Dv{}, p.dv);
   commit_copies();
+  load_bias(lag_bias, p, job, head, n, m);
   wait_copies<1>();
   __syncthreads();
 
@@ -84,12 +100,15 @@ __global__ void __launch_bounds__(2 * kOnChipLength, kMinBlocks<T>)
   if (owner) {
     multiply_nt<kD>(s, left + first * kStride<T, kD>, kStride<T, kD>, right, kStride<T, kD>, m / 8);
   }
-  const float* bias = bias_of(p, head);
+  const bool with_bias = p.lag_bias != nullptr;
 #pragma unroll
   for (int tile = 0; tile < kOnChipTiles; tile++) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      s[tile][i] = logit(p, job, bias, s[tile][i], first + g + i / 2 * 8, 8 * tile + 2 * t + i % 2);
+      const int row = first + g + i / 2 * 8, column = 8 * tile + 2 * t + i % 2;
+      const bool inside = with_bias && row < n && column < m;
+      const float bias = inside ? lag_bias[column - row + n - 1] : 0;
+      s[tile][i] = logit(p, job, bias, s[tile][i], row, column);
     }
   }
   wait_copies<0>();
@@ -185,7 +204,8 @@ __global__ void __launch_bounds__(2 * kOnChipLength, kMinBlocks<T>)
   }
 }
 
-// What the backward needs to know of each step of one side: lse in units of log2, and delta.
+// What the backward needs to know of each step of one side: lse in units of log2, and delta. Reads
+// `d_output` as load_rows wrote it: every thread its own.
 template <class T, int kDv>
 __device__ void load_statistics(float* lse, float* delta, const T* d_output, const Side& side,
                                 const Problem& p, int64_t problem, int head) {
@@ -236,7 +256,7 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
   float* row_delta = row_lse + n;
   float* column_lse = row_delta + n;
   float* column_delta = column_lse + m;
-  float* lag_sums = column_delta + m;  // [n + m], with a bias
+  float* lag_bias = column_delta + m;  // [n + m], with a bias
 
   auto load = [&](T* tile, const View& view, int length, auto channels_of_tile, int channels) {
     load_rows<T, decltype(channels_of_tile)::value>(tile, view, base_of<T>(view, problem, head), 0,
@@ -254,19 +274,18 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
   }
   commit_copies();
   wait_copies<0>();
-  __syncthreads();
+  // No barrier: every thread goes on with those parts of the gradients that it has copied itself.
   load_statistics<T, kDv>(row_lse, row_delta, d_row_output, job.rows, p, problem, head);
   if (both) {
     load_statistics<T, kDv>(column_lse, column_delta, d_column_output, job.columns, p, problem,
                             head);
   }
-  const int lags = rows + columns - 1;  // column - row from 1 - rows to columns - 1
-  if (p.d_lag_bias_parts != nullptr) {
-    for (int i = threadIdx.x; i < lags; i += blockDim.x) lag_sums[i] = 0;
-  }
+  load_bias(lag_bias, p, job, head, n, m);
   __syncthreads();
 
-  const float* bias = bias_of(p, head);
+  const bool with_bias = p.lag_bias != nullptr;
+  const int lags = rows + columns - 1;  // column - row from 1 - rows to columns - 1
+  float lag_sums[kLagsPerThread] = {};
   float d_left[kD / 8][4] = {}, d_value[kDv / 8][4] = {};
   for (int chunk = 0; chunk < m; chunk += kChunk<T>) {
     const int width = min(kChunk<T>, m - chunk);
@@ -280,6 +299,7 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           const int row = first + g + i / 2 * 8, column = at + 8 * tile + 2 * t + i % 2;
+          const float bias = with_bias && column < m ? lag_bias[column - row + n - 1] : 0;
           s[tile][i] = logit(p, job, bias, s[tile][i], row, column);
         }
         if (tile >= tiles) continue;
@@ -349,14 +369,15 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
       }
     }
     if (p.d_lag_bias_parts != nullptr) {
-      for (int i = threadIdx.x; i < lags; i += blockDim.x) {
+#pragma unroll
+      for (int k = 0; k < kLagsPerThread; k++) {
+        const int i = threadIdx.x + k * blockDim.x;
+        if (i >= lags) continue;
         const int lag = i - (rows - 1);
         const int end = min(rows, min(columns, chunk + width) - lag);
-        float sum = 0;
         for (int row = max(0, chunk - lag); row < end; row++) {
-          sum += to_float(d_s[row * kSc + row + lag - chunk]);
+          lag_sums[k] += to_float(d_s[row * kSc + row + lag - chunk]);
         }
-        lag_sums[i] += sum;
       }
     }
     __syncthreads();
@@ -373,7 +394,12 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
     float* out = p.d_lag_bias_parts + part * (2 * p.reach + 1);
     for (int i = threadIdx.x; i < 2 * p.reach + 1; i += blockDim.x) {
       const int at = job.sign * (i - p.reach) + rows - 1;
-      out[i] = at >= 0 && at < lags ? lag_sums[at] : 0;
+      if (at < 0 || at >= lags) out[i] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kLagsPerThread; k++) {
+      const int i = threadIdx.x + k * blockDim.x, lag = job.sign * (i - (rows - 1));
+      if (i < lags && abs(lag) <= p.reach) out[lag + p.reach] = lag_sums[k];
     }
   }
 }

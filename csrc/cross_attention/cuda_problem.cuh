@@ -96,22 +96,25 @@ __device__ void load_rows(T* tile, const View& view, const T* base, int first, i
   }
 }
 
-// S in units of log2, from the plain product of a row with a column; -inf for pairs that do not
-// match.
-__device__ inline float logit(const Problem& p, const Job& job, const float* bias, float product,
-                              int row, int column) {
-  const int lag = job.sign * (column - row);
-  const int distance = abs(lag);
-  if (row >= job.rows.length || column >= job.columns.length || distance > p.max_lag) {
+// S in units of log2, from the plain product of a row with a column and the bias of their lag in
+// units of log2; -inf for pairs that do not match.
+__device__ inline float logit(const Problem& p, const Job& job, float bias, float product, int row,
+                              int column) {
+  if (row >= job.rows.length || column >= job.columns.length || abs(column - row) > p.max_lag) {
     return -INFINITY;
   }
-  const float s = product * (p.scale * kLog2E);
-  return bias != nullptr && distance <= p.reach ? fmaf(bias[lag * p.bias_lag_stride], kLog2E, s)
-                                                : s;
+  return fmaf(product, p.scale * kLog2E, bias);
 }
 
 __device__ inline const float* bias_of(const Problem& p, int head) {
   return p.lag_bias == nullptr ? nullptr : p.lag_bias + head * p.bias_head_stride;
+}
+
+// The bias of a column and a row that are column - row apart, in units of log2; `bias` may be null.
+__device__ inline float bias_at(const Problem& p, const Job& job, const float* bias,
+                                int difference) {
+  if (bias == nullptr || abs(difference) > p.reach) return 0;
+  return bias[job.sign * difference * p.bias_lag_stride] * kLog2E;
 }
 
 // exp2(s - shift), 0 for a pair that does not match, whatever the shift.

@@ -56,9 +56,6 @@ void with_type(int dtype, Run run) {
 
 extern "C" {
 
-// What asynchronous copies have read from global memory since the last call.
-int64_t emulated_copied_bytes() { return std::exchange(cuda_emulation::copied_bytes, 0); }
-
 // outputs: o_left, o_right. dtype: 0 float32, 1 bfloat16, 2 float16.
 void emulated_forward(int dtype, const Sizes* sizes, const void* const* inputs,
                       const int64_t (*strides)[3], const float* lag_bias, float scale,
@@ -113,6 +110,7 @@ void emulated_backward(int dtype, const Sizes* sizes, const void* const* inputs,
         call.problem.arrived = arrived.data();
       }
     }
+    cuda_emulation::global(delta, parts, arrived);
     backward<T>(call, plan, nullptr);
   });
 }
@@ -173,6 +171,10 @@ int main(int count, char** arguments) {
       bias.assign(sizes.heads * (2 * sizes.longest + 1), 0.25f);
       d_bias.assign(bias.size(), NAN);
     }
+    for (const auto* group : {&in, &results, &out, &gradients}) {
+      for (const auto& tensor : *group) cuda_emulation::global(tensor);
+    }
+    cuda_emulation::global(lse_left, lse_right, bias, d_bias);
     const float* lag_bias = bias.empty() ? nullptr : bias.data();
     emulated_forward(dtype, &sizes, inputs, strides, lag_bias, 0.5f, outputs, lse_left.data(),
                      lse_right.data());

@@ -15,8 +15,9 @@
 //   the data
 //     when it is waited for, so that a missing wait shows.
 //   - A barrier that not all threads reach ends the program with a message.
-// Not emulated: spinning on another block (it would wait for ever) and cooperative groups.
-// Static __shared__ variables start as zeros.
+// tests/csrc/count_accesses.cpp, linked in place of ThreadSanitizer, counts what kernels read,
+// write and multiply. Not emulated: spinning on another block (it would wait for ever) and
+// cooperative groups. Static __shared__ variables start as zeros.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -45,12 +46,24 @@
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
 extern "C" {
+void __tsan_read_range(void* begin, size_t bytes);
+void __tsan_write_range(void* begin, size_t bytes);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #endif
+
+// Of count_accesses.cpp, where it is linked.
+extern "C" {
+// `bytes` of global memory begin at `begin`: accesses to them are counted.
+__attribute__((weak)) void count_global(const void* begin, size_t bytes);
+// A launch has ended: report it.
+__attribute__((weak)) void count_launch(const void* kernel, unsigned blocks, unsigned threads,
+                                        size_t shared_bytes);
+__attribute__((weak)) void count_operations(int64_t operations);
+}
 
 namespace cuda_emulation {
 
@@ -80,6 +93,26 @@ inline void acquire([[maybe_unused]] void* tag) {
 #if defined(__SANITIZE_THREAD__)
   __tsan_acquire(tag);
 #endif
+}
+
+// Tell ThreadSanitizer of what memcpy or memset does: where the compiler knows the size, it puts
+// plain moves in the call's place, after those that the sanitizer sees were chosen.
+inline void reads([[maybe_unused]] const void* begin, [[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_read_range(const_cast<void*>(begin), bytes);
+#endif
+}
+
+inline void writes([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_write_range(begin, bytes);
+#endif
+}
+
+// These lie in global memory: accesses to them are counted, if any are.
+template <class... T>
+void global(const std::vector<T>&... tensors) {
+  if (count_global != nullptr) (count_global(tensors.data(), tensors.size() * sizeof(T)), ...);
 }
 
 struct Fiber {
@@ -162,9 +195,6 @@ struct Block {
   std::function<void()> body;
   char* end_of_launch = nullptr;
 };
-
-// What asynchronous copies have read from global memory since a test set this to 0.
-inline int64_t copied_bytes = 0;
 
 inline thread_local Block* block = nullptr;
 inline thread_local Thread* self = nullptr;
@@ -379,6 +409,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 size, size_t shared_b
   }
   blocks.clear();
 #endif
+  if (count_launch != nullptr) {
+    count_launch(reinterpret_cast<const void*>(kernel), grid.x * grid.y * grid.z,
+                 size.x * size.y * size.z, shared_bytes);
+  }
 }
 
 // ---- what a kernel calls ----
@@ -425,11 +459,12 @@ inline void copy_async(void* to, const void* from, int bytes, int valid) {
       (valid > 0 && reinterpret_cast<uintptr_t>(from) % bytes != 0)) {
     fail("an asynchronous copy from or to a misaligned address");
   }
+  reads(from, valid);
   std::memcpy(&copy.data, from, valid);
+  writes(to, bytes);
   std::memset(to, 0xff, bytes);
   Unseen unseen;
   self->copies.back().push_back(copy);
-  copied_bytes += valid;
 }
 
 inline void commit_copies() {
@@ -448,7 +483,10 @@ inline void wait_copies(int pending) {
     }
     if (groups > 0) self->copies.erase(self->copies.begin(), self->copies.begin() + groups);
   }
-  for (const AsyncCopy& copy : finished) std::memcpy(copy.to, &copy.data, copy.bytes);
+  for (const AsyncCopy& copy : finished) {
+    writes(copy.to, copy.bytes);
+    std::memcpy(copy.to, &copy.data, copy.bytes);
+  }
 }
 
 // ldmatrix .x4: lane 8 q + r gives the address of row r of the 8 x 8 matrix q; a lane gets of each
@@ -460,7 +498,8 @@ inline void load_matrices(uint32_t (&out)[4], const void* row, bool transposed) 
     uint32_t out[4];
   } argument;
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("ldmatrix from a misaligned address");
-  std::memcpy(argument.row, row, 16);  // seen by the sanitizers as the lane's own read
+  reads(row, 16);
+  std::memcpy(argument.row, row, 16);
   auto exchange = [transposed](Argument** lanes) {
     for (int lane = 0; lane < 32; lane++) {
       for (int q = 0; q < 4; q++) {
@@ -517,6 +556,7 @@ void multiply_16x8x16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)
     }
   };
   collective(0xffffffffu, argument, multiply);
+  if (count_operations != nullptr && self->lane == 0) count_operations(2 * 16 * 8 * 16);
 }
 
 }  // namespace cuda_emulation

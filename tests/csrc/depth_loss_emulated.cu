@@ -35,6 +35,7 @@ void emulated_forward(int pred_dtype, int target_dtype, const int64_t* shape, co
                       float* total, float* terms, float* scales) {
   const Size size = size_of(shape[1], shape[2]);
   std::vector<float> partial(kSums * block_count(shape[0], size), NAN);
+  cuda_emulation::global(partial);
   with_type(pred_dtype, [&](auto p) {
     const auto run = [&](auto t) {
       launch_forward(images_of<decltype(p)>(pred, pred_strides),
@@ -76,6 +77,8 @@ int main(int, char** arguments) {
     }
     const std::vector<float> weights = {1, 0.2f, 0.1f}, grad_total = {1};
     std::vector<float> coded(count, NAN), total(1, NAN), terms(3, NAN), scales(2, NAN);
+    cuda_emulation::global(pred, target, grad_pred);
+    cuda_emulation::global(weights, grad_total, coded, total, terms, scales);
     emulated_forward(dtype, dtype, shape, pred.data(), strides, target.data(), strides,
                      weights.data(), coded.data(), total.data(), terms.data(), scales.data());
     emulated_backward(dtype, grad_total.data(), coded.data(), scales.data(), grad_pred.data(),

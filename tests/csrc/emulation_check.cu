@@ -2,6 +2,7 @@
 // clang-format off
 #include "cuda_emulation.h"
 #include "common/cuda_launch.cuh"
+#include "common/warp_matrix.cuh"
 // clang-format on
 #include <numeric>
 
@@ -71,6 +72,25 @@ __global__ void copy(const float* in, float* out) {
   for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = tile[4 * threadIdx.x + i];
 }
 
+// An asynchronous copy into a tile that other threads still read, unless there is a barrier. What
+// the copy writes when it is waited for is in order either way: issuing it is the fault.
+template <bool kBarrier>
+__global__ void overwrite(const float* in, float* out) {
+  DYNAMIC_SHARED(float, tile);
+  auto copy_own_part = [&] {
+    binaural::copy_16_async(tile + 4 * threadIdx.x, in + 4 * threadIdx.x, true);
+    binaural::commit_copies();
+  };
+  copy_own_part();
+  binaural::wait_copies<0>();
+  __syncthreads();
+  for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = tile[4 * (threadIdx.x ^ 1) + i];
+  if (kBarrier) __syncthreads();
+  copy_own_part();
+  __syncthreads();
+  binaural::wait_copies<0>();
+}
+
 int main(int, char** argv) {
   auto launch = [](auto kernel, int blocks, int threads, size_t bytes, auto... arguments) {
     binaural::launch(kernel, blocks, threads, bytes, nullptr, arguments...);
@@ -100,6 +120,12 @@ int main(int, char** argv) {
     std::vector<float> from(128, 2.5f), to(128);
     launch(name == "copy" ? copy<true> : copy<false>, 1, 32, 512, from.data(), to.data());
     for (float x : to) right &= x == 2.5f;
+  } else if (name == "overwrite" || name == "overwrite_without_barrier") {
+    std::vector<float> from(128), to(128);
+    for (int i = 0; i < 128; i++) from[i] = i / 4;
+    launch(name == "overwrite" ? overwrite<true> : overwrite<false>, 1, 32, 512, from.data(),
+           to.data());
+    for (int i = 0; i < 128; i++) right &= to[i] == (i / 4 ^ 1);
   }
   std::puts(right ? "right" : "wrong");
 }

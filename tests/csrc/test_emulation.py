@@ -8,7 +8,7 @@ from emulator import Emulator
 
 CHECK = Path(__file__).parent / "emulation_check.cu"
 LAYOUTS = Path(__file__).parent / "fragment_layouts.cu"
-RIGHT = ("reverse", "neighbour", "within", "last_block", "copy")
+RIGHT = ("reverse", "neighbour", "within", "last_block", "copy", "overwrite")
 
 
 @pytest.mark.parametrize("sanitizer", [None, "address", "thread"])
@@ -21,7 +21,10 @@ def test_right_kernels_run_and_nothing_is_reported(emulator: Emulator, sanitizer
         assert "WARNING: ThreadSanitizer" not in ran.stderr
 
 
-@pytest.mark.parametrize("kernel", ["reverse_without_barrier", "neighbour_without_barrier", "collide"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["reverse_without_barrier", "neighbour_without_barrier", "collide", "overwrite_without_barrier"],
+)
 def test_thread_sanitizer_reports_a_race_at_its_line(emulator: Emulator, kernel: str) -> None:
     ran = emulator.run(emulator.program(CHECK, "thread"), kernel)
     assert "ThreadSanitizer: data race" in ran.stderr

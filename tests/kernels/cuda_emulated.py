@@ -31,7 +31,6 @@ class EmulatedCrossAttention:
 
     def __init__(self, emulator: Emulator, shared_memory: int = A100) -> None:
         self._library = ctypes.CDLL(str(emulator.library(SOURCE)))
-        self._library.emulated_copied_bytes.restype = ctypes.c_int64
         self._shared_memory = shared_memory
 
     def forward(
@@ -68,10 +67,6 @@ class EmulatedCrossAttention:
         )  # fmt: skip
         none = q_left.new_empty(0)
         return tuple(none.clone() if t is None else out.checked(t) for t in (*d_inputs, d_bias))
-
-    def copied_bytes(self) -> int:
-        """What asynchronous copies have read from global memory since the last call of this."""
-        return self._library.emulated_copied_bytes()
 
     def _call(
         self, inputs: list[Tensor | None], lag_bias: Tensor | None, scale: float, max_lag: int | None

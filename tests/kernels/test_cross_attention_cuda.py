@@ -8,8 +8,8 @@ from pathlib import Path
 import cuda_emulated
 import pytest
 import torch
-from cross_attention_cases import NAMES, Case, defined, make, relative_error
-from cuda_emulated import A100, NOTHING, SOURCE
+from cross_attention_cases import Case, defined, make, relative_error
+from cuda_emulated import A100, NOTHING, RTX_4090, SOURCE
 from emulator import ROOT, Emulator
 
 BARRIER = "__syncthreads();"
@@ -98,18 +98,26 @@ def test_what_is_not_covered_is_said(emulator: Emulator, case: Case, dtype: torc
 
 
 @pytest.mark.parametrize("separate", [False, True])
-@pytest.mark.parametrize(("n", "heads", "d"), [(128, 4, 32), (64, 4, 64), (32, 8, 64), (16, 8, 64)])
-def test_on_chip_kernels_read_each_operand_once(
-    emulator: Emulator, n: int, heads: int, d: int, separate: bool
+@pytest.mark.parametrize(("n", "d"), [(128, 32), (64, 64), (32, 64), (16, 64)])
+def test_on_chip_every_operand_is_read_once_and_every_result_written_once(
+    emulator: Emulator, n: int, d: int, separate: bool
 ) -> None:
-    # The model's shapes, R cut down. All operands but the outputs, which the backward reads directly,
-    # are copied asynchronously.
-    call = make(Case(1, n, n, heads, d, d, separate)).to(torch.bfloat16)
-    operand = 2 * n * heads * d
-    kernels = cuda_emulated.EmulatedCrossAttention(emulator)
-    leaves = [call.inputs[name].detach() if name in call.inputs else None for name in NAMES]
-    kernels.copied_bytes()
-    results = kernels.forward(*leaves, None, 0.125, None)
-    assert kernels.copied_bytes() == operand * (6 if separate else 4)
-    kernels.backward(*call.grads, *leaves, None, *results, 0.125, None)
-    assert kernels.copied_bytes() == operand * (8 if separate else 6)
+    # One problem and head of the model's shapes, with a bias of all lags.
+    forward, backward, sum_bias = emulator.count(
+        SOURCE, 1, 1, n, n, 1, d, d, -1, n - 1, RTX_4090, int(separate)
+    )
+    operand, statistics, bias = 2 * n * d, 4 * n, 4 * (2 * n - 1)
+    jobs = 2 if separate else 1  # one for each direction
+    assert forward.blocks == backward.blocks == jobs
+    for launch, reads, writes in (
+        (forward, (6 if separate else 4) * operand + jobs * bias, 2 * (operand + statistics)),
+        (
+            backward,
+            (10 if separate else 8) * operand + 2 * statistics + jobs * bias,
+            (6 if separate else 4) * operand + jobs * bias,
+        ),
+        (sum_bias, jobs * bias, bias),
+    ):
+        assert (launch.read, launch.written) == (reads, writes), launch
+    products = (4, 10) if separate else (3, 7)
+    assert (forward.operations, backward.operations) == tuple(2 * n * n * d * count for count in products)

@@ -1,9 +1,10 @@
-"""`python -m kernels`: which backends this machine can use, and why not the others."""
+"""`python -m kernels`: which backends this machine can use, what they cover, and why not the others."""
 
 import torch
 
 from kernels import extension
 from kernels.backends import BACKENDS, OPERATIONS, WHY_UNAVAILABLE
+from kernels.coverage import coverage
 
 
 def main() -> None:
@@ -15,6 +16,7 @@ def main() -> None:
         for backend in BACKENDS:
             reason = WHY_UNAVAILABLE[backend, operation]
             print(f"  {backend:<9}  {'available' if reason is None else f'unavailable: {reason}'}")
+            print(f"  {'':<9}  covers {coverage(operation, backend)}")
 
 
 if __name__ == "__main__":

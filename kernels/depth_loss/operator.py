@@ -187,15 +187,14 @@ BACKWARD_SCHEMA = "(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
 # For each backend, why it leaves a call with this prediction to the next one, or None.
-_WHY_NOT_COVERED: dict[str, Any] = {}
+_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda pred: None, "cuda": why_cuda_does_not_cover}
 
 if extension.WHY_NOT_LOADED is None:
     complete_operator("edge_aware_loss_forward", _fake_forward)
     complete_operator("edge_aware_loss_backward", _fake_backward)
-    for _name, _why in (("cpp", lambda pred: None), ("cuda", why_cuda_does_not_cover)):
+    for _name in ("cpp", "cuda"):
         _FORWARD[_name] = torch.ops.binaural.edge_aware_loss_forward
         _BACKWARD[_name] = torch.ops.binaural.edge_aware_loss_backward
-        _WHY_NOT_COVERED[_name] = _why
 
 define_operator("edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
 define_operator("edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)

@@ -103,7 +103,6 @@ def emulated_backend(emulator: Emulator) -> Iterator[None]:
     with (
         patch.dict(_operator._FORWARD, cuda=torch.ops.binaural.edge_aware_loss_forward_emulated),
         patch.dict(_operator._BACKWARD, cuda=torch.ops.binaural.edge_aware_loss_backward_emulated),
-        patch.dict(_operator._WHY_NOT_COVERED, cuda=_operator.why_cuda_does_not_cover),
         patch.object(backends, "_why_not", why_not_on_cpu),
     ):
         _current.append(EmulatedDepthLoss(emulator))

@@ -1,0 +1,31 @@
+"""`python -m kernels` says of every backend whether it is available, or why not, and what it covers."""
+
+import pytest
+import torch
+
+from kernels import cross_attention, use_backend
+from kernels.__main__ import main
+from kernels.backends import BACKENDS, OPERATIONS
+from kernels.coverage import coverage
+
+
+def test_every_backend_has_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    for operation in OPERATIONS:
+        assert lines.pop(0) == operation
+        for backend in BACKENDS:
+            name, status = lines.pop(0).split(maxsplit=1)
+            assert name == backend
+            assert status.startswith(("available", "unavailable: "))
+            assert lines.pop(0).split(maxsplit=1) == ["covers", coverage(operation, backend)]
+    assert not lines
+
+
+def test_what_is_said_is_what_is_refused() -> None:
+    assert coverage("cross_attention", "cpp") == "float32, bfloat16, float16, float64"
+    said = coverage("cross_attention", "cuda")
+    assert said == "float32, bfloat16, float16; up to 128 channels per head"
+    for tensor in (torch.zeros(1, 2, 1, 129), torch.zeros(1, 2, 1, 8, dtype=torch.float64)):
+        with use_backend("cuda"), pytest.raises(ValueError, match="cannot run cross_attention here"):
+            cross_attention(tensor, tensor, tensor, tensor)

@@ -9,11 +9,12 @@ SOURCES := setup.py $(shell find csrc -type f)
 # ninja comes from the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train test lint format clean
+.PHONY: help setup train test gpu lint format clean
 
 help:
 	@echo "make train   set up, simulate rooms, train a network on their echoes, show metrics and pictures"
 	@echo "make test    set up and run the tests"
+	@echo "make gpu     on a machine with a GPU: tests, sanitizers and benchmarks, in one report with its name"
 	@echo "make setup   virtual environment, dependencies, compiled extension"
 	@echo "make lint    ruff, mypy, clang-format (make format mends what can be mended)"
 	@echo "make clean   remove the extension and what was built on the way (not .venv, data/ or runs/)"
@@ -25,6 +26,12 @@ train: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+# Before anything is set up, which takes minutes: is there a GPU at all?
+gpu:
+	@nvidia-smi --list-gpus 2>/dev/null | grep -q GPU || { echo "make gpu: no NVIDIA GPU is visible" >&2; exit 1; }
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m benchmarks.gpu
 
 lint: setup
 	$(BIN)/ruff check .

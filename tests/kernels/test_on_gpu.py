@@ -127,7 +127,7 @@ def test_the_largest_of_the_time_axis_agrees_between_backends() -> None:
 SANITIZED = """
 import sys, torch
 sys.path[:0] = ["tests", "tests/kernels"]
-from test_gpu import SIZES, attention, loss
+from test_on_gpu import SIZES, attention, loss
 torch.use_deterministic_algorithms(True)  # Triton then does not tune, which would run each kernel many times
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     for size in SIZES.values():

@@ -2,6 +2,8 @@
 // kernels/*/operator.py.
 #include <torch/csrc/stable/library.h>
 
+#include "common/memory.h"
+
 STABLE_TORCH_LIBRARY(binaural, m) {
   m.def(
       "cross_attention_forward(Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right,"
@@ -20,4 +22,9 @@ STABLE_TORCH_LIBRARY(binaural, m) {
   m.def(
       "edge_aware_loss_backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)"
       " -> Tensor grad_pred");
+  m.def("release_memory() -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(binaural, CompositeExplicitAutograd, m) {
+  m.impl("release_memory", TORCH_BOX(&binaural::release_memory));
 }

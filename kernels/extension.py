@@ -28,3 +28,9 @@ def has_kernel(operator: str, dispatch_key: str) -> bool:
     """Whether the extension brought a kernel of `operator` for "CPU" or "CUDA"."""
     name = f"{NAMESPACE}::{operator}"
     return WHY_NOT_LOADED is None and torch._C._dispatch_has_kernel_for_dispatch_key(name, dispatch_key)
+
+
+def release_memory() -> None:
+    """Give back to the system the memory that the CPU kernels keep for their next results, at most 1 GiB."""
+    if WHY_NOT_LOADED is None:
+        torch.ops.binaural.release_memory()

@@ -11,8 +11,13 @@ namespace binaural {
 // when it grows.
 void* thread_scratch(size_t bytes);
 
-// Asks for large pages below a big buffer that is about to be written for the first time: one page
-// fault in place of 512.
-void prefer_large_pages(void* data, size_t bytes);
+// Memory for results: at least `bytes`, aligned to 64 bytes, on large pages where the system has
+// them. What is given back is kept, up to a limit, for a result of about that size: the system
+// clears every page that it hands out, which takes as long as a good part of a kernel.
+void* take_memory(size_t bytes);
+void give_back_memory(void* data);
+
+// Frees what is kept.
+void release_memory();
 
 }  // namespace binaural

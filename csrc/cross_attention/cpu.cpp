@@ -1,8 +1,4 @@
 // The CPU operators: what they accept, what they allocate, and the order in which tiles run.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -10,6 +6,7 @@
 
 #include "common/isa.h"
 #include "common/memory.h"
+#include "common/results.h"
 #include "cross_attention/cpu_kernel.h"
 
 namespace binaural::cross_attention {
@@ -87,16 +84,9 @@ class Input {
   Tensor tensor_;
 };
 
-Tensor new_empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType dtype) {
-  Tensor tensor = torch::stable::new_empty(like, sizes, dtype);
-  prefer_large_pages(tensor.data_ptr(),
-                     static_cast<size_t>(tensor.numel()) * tensor.element_size());
-  return tensor;
-}
-
 Tensor new_like(const Tensor& like) {
-  return new_empty(like, {like.size(0), like.size(1), like.size(2), like.size(3)},
-                   like.scalar_type());
+  return new_result(like, {like.size(0), like.size(1), like.size(2), like.size(3)},
+                    like.scalar_type());
 }
 
 // Of a contiguous tensor that this file made.
@@ -145,7 +135,7 @@ class Lags {
     } else if (!max_lag.has_value()) {
       return;
     }
-    tables_ = new_empty(q_left, {2, heads, n + m - 1 + kLagPadding}, wide(q_left.scalar_type()));
+    tables_ = new_result(q_left, {2, heads, n + m - 1 + kLagPadding}, wide(q_left.scalar_type()));
     if (wide(q_left.scalar_type()) == ScalarType::Double) {
       fill<double>(lag_bias, heads, n, m);
     } else {
@@ -247,7 +237,7 @@ void parallel(int64_t count, F&& f) {
 class States {
  public:
   States(const Tensor& like, int64_t problems, int64_t bytes) : bytes_(aligned(bytes)) {
-    tensor_ = new_empty(like, {problems * bytes_ + 64}, ScalarType::Byte);
+    tensor_ = new_result(like, {problems * bytes_ + 64}, ScalarType::Byte);
     const auto address = reinterpret_cast<uintptr_t>(tensor_.data_ptr());
     base_ = reinterpret_cast<char*>((address + 63) / 64 * 64);
   }
@@ -345,9 +335,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right
   const ScalarType dtype = q_left.scalar_type();
   const Tensor o_left = new_like(v_left), o_right = new_like(v_right);
   const Tensor lse_left =
-      new_empty(q_left, {call.r, call.heads, call.sides[0].length}, wide(dtype));
+      new_result(q_left, {call.r, call.heads, call.sides[0].length}, wide(dtype));
   const Tensor lse_right =
-      new_empty(q_left, {call.r, call.heads, call.sides[1].length}, wide(dtype));
+      new_result(q_left, {call.r, call.heads, call.sides[1].length}, wide(dtype));
   call.sides[0].o = view_of(o_left);
   call.sides[1].o = view_of(o_right);
   call.sides[0].lse = lse_left.data_ptr();
@@ -399,15 +389,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   check_lse("lse_right", lse_right, call, m, wide(dtype));
 
   // A tensor each: outputs of an operator must not share memory.
-  const auto none = [&] { return new_empty(q_left, {0}, dtype); };
+  const auto none = [&] { return new_result(q_left, {0}, dtype); };
   const Tensor dq_left = new_like(q_left), dq_right = new_like(q_right);
   const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
   const Tensor dk_left = call.shared ? none() : new_like(*k_left);
   const Tensor dk_right = call.shared ? none() : new_like(*k_right);
   Tensor dlag_bias = none(), lag_gradients = none();
   if (lag_bias.has_value()) {
-    dlag_bias = new_empty(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
-    lag_gradients = new_empty(q_left, {call.r, call.heads, n + m - 1}, wide(dtype));
+    dlag_bias = new_result(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
+    lag_gradients = new_result(q_left, {call.r, call.heads, n + m - 1}, wide(dtype));
     call.lag_gradients = lag_gradients.data_ptr();
   }
   call.sides[0].grad_o = grad_left.view();

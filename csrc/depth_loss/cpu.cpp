@@ -1,13 +1,10 @@
 // The CPU operators: what they accept, what they allocate, and how the work is shared out.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
 #include <tuple>
 #include <vector>
 
 #include "common/isa.h"
+#include "common/results.h"
 #include "depth_loss/cpu_kernel.h"
 
 namespace binaural::depth_loss {
@@ -123,7 +120,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
   Tensor total = torch::stable::new_empty(pred, std::vector<int64_t>{}, wide);
   Tensor terms = torch::stable::new_empty(pred, std::vector<int64_t>{3}, wide);
   Tensor scales = torch::stable::new_empty(pred, std::vector<int64_t>{2}, wide);
-  Tensor coded = torch::stable::new_empty(pred, with_gradient ? shape : none, wide);
+  Tensor coded = new_result(pred, with_gradient ? shape : none, wide);
 
   const double lambdas[3] = {value_of(weights, 0), value_of(weights, 1), value_of(weights, 2)};
   const Call call{images_of(pred),
@@ -178,7 +175,7 @@ Tensor backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred) {
                   "coded and scales must be what edge_aware_loss_forward returned with a gradient");
   std::vector<int64_t> shape;
   for (int64_t i = 0; i < pred.dim(); ++i) shape.push_back(pred.size(i));
-  Tensor grad_pred = torch::stable::new_empty(pred, shape, dtype);
+  Tensor grad_pred = new_result(pred, shape, dtype);
   const double upstream = value_of(grad_total, 0);
   const double recon_scale = upstream * value_of(scales, 0);
   const double edge_scale = upstream * value_of(scales, 1);

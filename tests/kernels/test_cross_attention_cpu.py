@@ -1,4 +1,4 @@
-"""What is special to the CPU kernels of cross-attention: threads and instruction sets."""
+"""What is special to the CPU kernels of cross-attention: threads, instruction sets, memory."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ from conftest import Backend
 from cross_attention_cases import Case, defined, make, relative_error
 
 import kernels
+from benchmarks.memory import peak_memory
+from kernels import extension
 
 CASES = [
     case
@@ -74,3 +76,51 @@ def test_low_precision_is_rounded_as_pytorch_rounds(isa: str, dtype: torch.dtype
         torch.equal(gradient, exact.float().to(dtype))
         or relative_error(gradient, exact) < torch.finfo(dtype).eps / 2
     )
+
+
+def test_results_in_memory_that_is_used_again() -> None:
+    # Large results take the memory of earlier ones: all of it must be written, and none that is in use.
+    call = make(Case(4, 64, 64, 16, 64, 80)).to(torch.float32)
+    first = call.run("cpp")
+    assert all(t.nbytes >= 1 << 20 for t in first)
+    expected = [t.clone() for t in first]
+    second = call.run("cpp")
+    assert not {t.data_ptr() for t in first} & {t.data_ptr() for t in second}
+    for t in second:
+        t.fill_(torch.nan)
+    places = {t.data_ptr() for t in second}
+    del second, t
+    third = call.run("cpp")
+    assert places & {t.data_ptr() for t in third}
+    for name, ours, kept, value in zip(call.names(), third, first, expected, strict=True):
+        assert torch.equal(ours, value), name
+        assert torch.equal(kept, value), name
+
+
+def test_memory_can_be_given_back() -> None:
+    call = make(Case(64, 64, 64, 8, 32, 32)).to(torch.float32)
+    taken = sum(t.nbytes for t in call.run("cpp"))
+    extension.release_memory()
+    peak = peak_memory(lambda: call.run("cpp"), "cpu")
+    if peak is None:
+        pytest.skip("this system does not tell how much memory is in use")
+    assert peak > 0.8 * taken  # nothing was left to be used again
+
+
+@pytest.mark.slow
+def test_the_dense_plane_takes_no_memory_for_its_matrix() -> None:
+    # Level 2 of a 256 x 256 input: the matrix alone would take 1 GiB, and as much for every step on it.
+    n, d, dv = 128 * 128, 16, 128
+    widths = {"q_left": d, "q_right": d, "v_left": dv, "v_right": dv}
+    inputs = {name: torch.randn(1, n, 1, width).requires_grad_() for name, width in widths.items()}
+    grads = [torch.randn(1, n, 1, dv) for _ in range(2)]
+
+    def both() -> list[torch.Tensor]:
+        outputs = kernels.cross_attention(**inputs, backend="cpp")
+        return [*outputs, *torch.autograd.grad(outputs, list(inputs.values()), grads)]
+
+    peak = peak_memory(both, "cpu")
+    if peak is None:
+        pytest.skip("this system does not tell how much memory is in use")
+    results = 4 * n * (2 * d + 4 * dv)
+    assert peak - results < 64e6

@@ -3,8 +3,10 @@
 //
 // A row enters; the row above it is then the centre of three, where the Sobel derivatives and the
 // terms are computed; the row above that one has seen all its neighbours, and its gradient leaves.
-// Work that belongs to one row is cut into passes over it, so that few dependent operations follow
-// each other.
+// A pass over a row keeps the neighbouring vectors in registers: what lies left and right of a
+// pixel costs a shuffle, no memory. There are four short passes in place of one, because the
+// processor looks ahead by two hundred operations or so: the fewer of them depend on each other,
+// the more pixels are under way at a time.
 //
 // A pixel without a measurement is NaN in the cleaned target, and so is all beyond the image: the
 // stencil carries NaN to just those pixels that the erosion takes away.
@@ -30,23 +32,41 @@ BINAURAL_INLINE Vec<T> absolute(Vec<T> value) {
   return keep<T>(~bit_cast<Ints<T>>(broadcast<T>(T(-0.0))), value);
 }
 
-// limit · sign(x · slope) for limit ≥ 0, and 0 where x is 0: `slope` is so steep that every
-// difference of depths reaches the limit.
+// weight · sign(x), 0 where x is 0.
 template <class T>
-BINAURAL_INLINE Vec<T> with_sign(Vec<T> limit, Vec<T> x, Vec<T> slope) {
-  const Vec<T> steep = x * slope;
-  const Vec<T> below = steep < limit ? steep : limit;
-  return below > -limit ? below : -limit;
+BINAURAL_INLINE Vec<T> with_sign(Vec<T> weight, Vec<T> x) {
+  const Ints<T> sign = bit_cast<Ints<T>>(broadcast<T>(T(-0.0)));
+  return bit_cast<Vec<T>>((bit_cast<Ints<T>>(weight) ^ (bit_cast<Ints<T>>(x) & sign)) &
+                          (x != Vec<T>{}));
 }
 
-// A weight as with_sign takes it.
+template <class T, int... kLane>
+BINAURAL_INLINE Vec<T> left_of(Vec<T> left, Vec<T> here, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(left, here, (kLanes<T> - 1 + kLane)...);
+}
+template <class T, int... kLane>
+BINAURAL_INLINE Vec<T> right_of(Vec<T> here, Vec<T> right, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(here, right, (1 + kLane)...);
+}
+
+// A vector of a row between its neighbours.
 template <class T>
-struct Weight {
-  explicit Weight(double weight)
-      : limit(broadcast<T>(static_cast<T>(weight < 0 ? -weight : weight))),
-        slope(broadcast<T>(weight < 0 ? -kSteep : kSteep)) {}
-  static constexpr T kSteep = std::is_same_v<T, float> ? T(1e30) : T(1e200);
-  const Vec<T> limit, slope;
+struct Window {
+  Vec<T> left, here, right;
+
+  static constexpr auto kAll = std::make_integer_sequence<int, kLanes<T>>{};
+  BINAURAL_INLINE void advance(Vec<T> next) {
+    left = here;
+    here = right;
+    right = next;
+  }
+  // By the weights -1, 0, 1, and 1, 2, 1.
+  BINAURAL_INLINE Vec<T> difference() const {
+    return right_of<T>(here, right, kAll) - left_of<T>(left, here, kAll);
+  }
+  BINAURAL_INLINE Vec<T> smoothed() const {
+    return (left_of<T>(left, here, kAll) + right_of<T>(here, right, kAll)) + T(2) * here;
+  }
 };
 
 template <class T, class Stored>
@@ -96,7 +116,7 @@ class Sweep {
   using V = Vec<T>;
   using I = Ints<T>;
   static constexpr int kL = kLanes<T>;
-  static constexpr int kRows = 23;
+  static constexpr int kRows = 15;
   static constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
   static constexpr T kEpsilon = T(1e-6);  // m²
@@ -118,15 +138,9 @@ class Sweep {
     };
     for (T*& row : pred_copy_.rows) row = take(0);
     for (T*& row : target_.rows) row = take(kNaN);
-    for (T*& row : sign_.rows) row = take(0);
     outside_ = take(0);
-    target_copy_ = take(kNaN);
-    pred_sum_ = take(0);
-    pred_difference_ = take(0);
-    target_sum_ = take(kNaN);
-    target_difference_ = take(kNaN);
-    inner_ = take(0);
-    magnitude_ = take(0);
+    missing_ = take(kNaN);
+    magnitude_ = take(kNaN);
     closeness_ = take(0);
     along_x_ = take(0);
     along_y_ = take(0);
@@ -141,128 +155,166 @@ class Sweep {
     const int64_t reach = kGradient ? 2 : 1;
     for (int64_t y = first - reach; y < end + reach; ++y) {
       const int64_t centre = y - 1, done = y - 2;
-      enter(y, y >= first && y < end);
+      read_target(enter(y), y >= first && y < end);
       if (centre < first - reach + 1) continue;
-      target_side(centre >= first && centre < end);
-      pred_side(centre >= first && centre < end);
+      measure_target();
+      compare(centre >= first && centre < end);
       if constexpr (kGradient) leave(done, done >= first);
     }
-    return {total(recon_), total(edge_), total(smooth_),
-            (end - first) * padded_ - total(missing_count_), total(inner_count_)};
+    return {total(recon_), total(edge_), total(smooth_), total(valid_count_), total(inner_count_)};
   }
 
  private:
   static int64_t stride(int64_t width) { return (width + kL - 1) / kL * kL + 2 * kL; }
 
-  // Reads row y, cleans its target, and adds the column-wise half of the stencils of the row above.
-  void enter(int64_t y, bool counts) {
+  // Moves on to row y; returns its target as it is.
+  const T* enter(int64_t y) {
     pred_copy_.advance();
     target_.advance();
-    sign_.advance();
     pred_[0] = pred_[1];
     pred_[1] = pred_[2];
-    const T* target = target_copy_;
-    if (y >= 0 && y < call_.height) {
-      pred_[2] = read_row<T>(call_.pred, b_, y, width_, pred_copy_[2]);
-      target = read_row<T>(call_.target, b_, y, width_, target_copy_);
-    } else {
+    if (y < 0 || y >= call_.height) {
       pred_[2] = outside_;
-      for (int64_t x = 0; x < width_; ++x) target_copy_[x] = kNaN;
+      return missing_;
     }
-    const T *p0 = pred_[0], *p1 = pred_[1], *p2 = pred_[2];
-    const T *t0 = target_[0], *t1 = target_[1];
-    T *t2 = target_[2], *sign = sign_[2];
-    I missing_count{};
-    for (int64_t begin = 0; begin < padded_; begin += kRun) {
-      V recon{};
+    pred_[2] = read_row<T>(call_.pred, b_, y, width_, pred_copy_[2]);
+    return read_row<T>(call_.target, b_, y, width_, target_[2]);
+  }
+
+  // Cleans the row that has entered, and takes its part in recon. Of the centre row: |g|² of the
+  // target, NaN where the erosion takes the pixel away.
+  void read_target(const T* entered, bool counts) {
+    const V nothing = broadcast<T>(kNaN);
+    const T *p = pred_[2], *t0 = target_[0], *t1 = target_[1];
+    T *t2 = target_[2], *squares = magnitude_;
+    Window<T> sum{nothing, nothing, nothing}, difference{nothing, nothing, nothing};
+    V recon{};
+    I valid_count{};
+    const auto read = [&](int64_t x) __attribute__((always_inline)) {
+      const V entering = load<T>(entered + x);
+      const I valid = (entering > V{}) & (entering < broadcast<T>(kInfinity));
+      const V t = valid ? entering : nothing;
+      store<T>(t2 + x, t);
+      valid_count -= valid;
+      recon += keep<T>(valid, absolute<T>(load<T>(p + x) - entering));
+      const V above = load<T>(t0 + x), centre = load<T>(t1 + x);
+      sum.advance((above + t) + T(2) * centre);
+      // The stencils leave out the pixel itself, the erosion does not.
+      difference.advance((t - above) + T(0) * centre);
+    };
+    const auto measure = [&](int64_t x) __attribute__((always_inline)) {
+      const V gx = sum.difference(), gy = difference.smoothed();
+      store<T>(squares + x, gx * gx + (gy * gy + kEpsilon));
+    };
+    read(0);
+    for (int64_t begin = kL; begin < padded_; begin += kRun) {
       for (int64_t x = begin; x < padded_ && x < begin + kRun; x += kL) {
-        V t = load<T>(target + x);
-        const V p = load<T>(p2 + x);
-        const I missing = ~((t > V{}) & (t < broadcast<T>(kInfinity)));
-        t = bit_cast<V>(bit_cast<I>(t) | missing);  // all ones are a NaN
-        store<T>(t2 + x, t);
-        recon += keep<T>(~missing, absolute<T>(p - t));
-        missing_count -= missing;
-        if constexpr (kGradient) {
-          store<T>(sign + x, bit_cast<V>(((p < t) - (p > t)) & kSign));
-        }
-        const V above = load<T>(p0 + x), centre = load<T>(p1 + x);
-        store<T>(pred_sum_ + x, (above + p) + T(2) * centre);
-        store<T>(pred_difference_ + x, p - above);
-        const V t_above = load<T>(t0 + x), t_centre = load<T>(t1 + x);
-        store<T>(target_sum_ + x, (t_above + t) + T(2) * t_centre);
-        // The stencils leave out the pixel itself, the erosion does not.
-        store<T>(target_difference_ + x, (t - t_above) + T(0) * t_centre);
+        read(x);
+        measure(x - kL);
       }
       if (counts) add(recon_, recon);
+      recon = V{};
     }
-    if (counts) missing_count_ += missing_count;
+    if (counts) {
+      add(recon_, recon);
+      valid_count_ += valid_count;
+    }
+    sum.advance(nothing);
+    difference.advance(nothing);
+    measure(padded_ - kL);
   }
 
-  // Of the centre row's target: which pixels the erosion leaves, |g|, and exp(-|g|) on those.
-  void target_side(bool counts) {
-    I count{};
+  // Of the centre row: |g| of the target, and exp(-|g|), 0 where the erosion takes the pixel away.
+  void measure_target() {
+    T *magnitudes = magnitude_, *closenesses = closeness_;
     for (int64_t x = 0; x < padded_; x += kL) {
-      const V gx = load<T>(target_sum_ + x + 1) - load<T>(target_sum_ + x - 1);
-      const V gy = (load<T>(target_difference_ + x - 1) + load<T>(target_difference_ + x + 1)) +
-                   T(2) * load<T>(target_difference_ + x);
-      const V square = gx * gx + (gy * gy + kEpsilon);
-      const I inner = square == square;
-      const V magnitude = square_root<T>(square);
-      store<T>(inner_ + x, bit_cast<V>(inner));
-      store<T>(magnitude_ + x, magnitude);
-      store<T>(closeness_ + x, keep<T>(inner, exp2<T>(magnitude * T(-1.4426950408889634074))));
-      count -= inner;
+      const V magnitude = square_root<T>(load<T>(magnitudes + x));
+      store<T>(magnitudes + x, magnitude);
+      store<T>(closenesses + x,
+               keep<T>(magnitude == magnitude, exp2<T>(magnitude * T(-1.4426950408889634074))));
     }
-    if (counts) inner_count_ += count;
   }
 
-  // Of the centre row: the terms edge and smooth, and their derivative with respect to g(pred).
-  void pred_side(bool counts) {
-    const Weight<T> edge_weight(call_.edge_weight), smooth_weight(call_.smooth_weight);
-    for (int64_t begin = 0; begin < padded_; begin += kRun) {
-      V edge{}, smooth{};
+  // Of the centre row: the terms edge and smooth, and their derivatives with respect to g(pred).
+  void compare(bool counts) {
+    const V edge_weight = broadcast<T>(static_cast<T>(call_.edge_weight)),
+            smooth_weight = broadcast<T>(static_cast<T>(call_.smooth_weight));
+    const T *p0 = pred_[0], *p1 = pred_[1], *p2 = pred_[2];
+    const T *magnitudes = magnitude_, *closenesses = closeness_;
+    T *along_x = along_x_, *along_y = along_y_;
+    Window<T> sum{}, difference{};
+    I inner_count{};
+    V edge{}, smooth{};
+    const auto read = [&](int64_t x) __attribute__((always_inline)) {
+      const V above = load<T>(p0 + x), below = load<T>(p2 + x);
+      sum.advance((above + below) + T(2) * load<T>(p1 + x));
+      difference.advance(below - above);
+    };
+    const auto compare = [&](int64_t x) __attribute__((always_inline)) {
+      const V target_magnitude = load<T>(magnitudes + x), closeness = load<T>(closenesses + x);
+      const I inner = target_magnitude == target_magnitude;
+      inner_count -= inner;
+      const V gx = keep<T>(inner, sum.difference()), gy = keep<T>(inner, difference.smoothed());
+      const V magnitude = square_root<T>(gx * gx + (gy * gy + kEpsilon));
+      const V excess = keep<T>(inner, magnitude - target_magnitude);
+      edge += absolute<T>(excess);
+      smooth += (absolute<T>(gx) + absolute<T>(gy)) * closeness;
+      if constexpr (kGradient) {
+        const V push = with_sign<T>(edge_weight, excess) / magnitude;
+        const V pull = closeness * smooth_weight;
+        store<T>(along_x + x, gx * push + with_sign<T>(pull, gx));
+        store<T>(along_y + x, gy * push + with_sign<T>(pull, gy));
+      }
+    };
+    read(0);
+    for (int64_t begin = kL; begin < padded_; begin += kRun) {
       for (int64_t x = begin; x < padded_ && x < begin + kRun; x += kL) {
-        const I inner = bit_cast<I>(load<T>(inner_ + x));
-        const V gx = keep<T>(inner, load<T>(pred_sum_ + x + 1) - load<T>(pred_sum_ + x - 1));
-        const V gy =
-            keep<T>(inner, (load<T>(pred_difference_ + x - 1) + load<T>(pred_difference_ + x + 1)) +
-                               T(2) * load<T>(pred_difference_ + x));
-        const V magnitude = square_root<T>(gx * gx + (gy * gy + kEpsilon));
-        const V excess = keep<T>(inner, magnitude - load<T>(magnitude_ + x));
-        const V closeness = load<T>(closeness_ + x);
-        edge += absolute<T>(excess);
-        smooth += (absolute<T>(gx) + absolute<T>(gy)) * closeness;
-        if constexpr (kGradient) {
-          const V push = with_sign<T>(edge_weight.limit, excess, edge_weight.slope) / magnitude;
-          const V pull = closeness * smooth_weight.limit;
-          store<T>(along_x_ + x, gx * push + with_sign<T>(pull, gx, smooth_weight.slope));
-          store<T>(along_y_ + x, gy * push + with_sign<T>(pull, gy, smooth_weight.slope));
-        }
+        read(x);
+        compare(x - kL);
       }
       if (counts) {
         add(edge_, edge);
         add(smooth_, smooth);
       }
+      edge = smooth = V{};
+    }
+    sum.advance(V{});
+    difference.advance(V{});
+    compare(padded_ - kL);
+    if (counts) {
+      add(edge_, edge);
+      add(smooth_, smooth);
+      inner_count_ += inner_count;
     }
   }
 
   // The transposed stencils: adds the centre row's derivatives to the row above, which is then
-  // done.
+  // done, and leaves with the sign of its error.
   void leave(int64_t y, bool wanted) {
     T* row = static_cast<T*>(call_.coded) + (b_ * call_.height + y) * width_;
     T* to = width_ == padded_ && wanted ? row : result_;
-    const T* sign = sign_[0];
-    for (int64_t x = 0; x < padded_; x += kL) {
-      const V across = load<T>(along_x_ + x - 1) - load<T>(along_x_ + x + 1);
-      const V down =
-          (load<T>(along_y_ + x - 1) + load<T>(along_y_ + x + 1)) + T(2) * load<T>(along_y_ + x);
-      const V gradient = load<T>(begun_ + x) + (across - down);
-      store<T>(to + x,
-               bit_cast<V>((bit_cast<I>(gradient) & ~kSign) | bit_cast<I>(load<T>(sign + x))));
-      store<T>(begun_ + x, load<T>(carried_ + x) + T(2) * across);
-      store<T>(carried_ + x, across + down);
+    const T *p = pred_[0], *t = target_[0], *along_x = along_x_, *along_y = along_y_;
+    T *begun = begun_, *carried = carried_;
+    Window<T> in_x{}, in_y{};
+    const auto leave = [&](int64_t x) __attribute__((always_inline)) {
+      const V across = in_x.difference(), down = in_y.smoothed();
+      const V gradient = load<T>(begun + x) - (across + down);
+      const V error = load<T>(p + x) - load<T>(t + x);
+      const I sign = ((error > V{}) & 1) | ((error < V{}) & 3);
+      store<T>(to + x, bit_cast<V>((bit_cast<I>(gradient) & ~kSign) | sign));
+      store<T>(begun + x, load<T>(carried + x) - T(2) * across);
+      store<T>(carried + x, down - across);
+    };
+    in_x.advance(load<T>(along_x));
+    in_y.advance(load<T>(along_y));
+    for (int64_t x = kL; x < padded_; x += kL) {
+      in_x.advance(load<T>(along_x + x));
+      in_y.advance(load<T>(along_y + x));
+      leave(x - kL);
     }
+    in_x.advance(V{});
+    in_y.advance(V{});
+    leave(padded_ - kL);
     if (wanted && to != row) std::memcpy(row, result_, width_ * sizeof(T));
   }
 
@@ -286,17 +338,15 @@ class Sweep {
   const int64_t b_, width_, padded_;
   const T* pred_[3];  // rows as they are stored, or in pred_copy_
   Ring<T> pred_copy_;
-  Ring<T> target_;  // cleaned
-  Ring<T> sign_;    // of m (pred - target), as Call::coded holds it
-  T* outside_;      // zeros
-  T* target_copy_;
-  T *pred_sum_, *pred_difference_, *target_sum_, *target_difference_;  // 1, 2, 1 and -1, 0, 1 down
-  T *inner_, *magnitude_, *closeness_;                                 // mₑ as bits; of the target
-  T *along_x_, *along_y_;  // derivatives with respect to gₓ and g_y of the prediction
-  T *begun_, *carried_;    // of the gradient: the row above the next centre, and the centre row
+  Ring<T> target_;             // cleaned
+  T* outside_;                 // zeros
+  T* missing_;                 // NaN
+  T *magnitude_, *closeness_;  // of the centre row's target
+  T *along_x_, *along_y_;      // derivatives with respect to gₓ and g_y of the prediction
+  T *begun_, *carried_;        // of the gradient: the row above the next centre, and the centre row
   T* result_;
   double recon_[kL]{}, edge_[kL]{}, smooth_[kL]{};
-  I missing_count_{}, inner_count_{};
+  I valid_count_{}, inner_count_{};
 };
 
 template <class T>

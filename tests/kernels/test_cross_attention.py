@@ -155,6 +155,8 @@ def _two_sdpa_calls(call: Call) -> list[Tensor]:
     Case(1, 1, 4, 1, 2, 1),
     Case(2, 3, 4, 1, 5, 3, reach=2),
     Case(1, 2, 6, 1, 2, 1, max_lag=2, reach=1),
+    Case(1, 40, 35, 2, 100, 3, reach=7),
+    Case(1, 1, 3, 1, 128, 128),
 )
 def test_gradcheck(backend: Backend, case: Case) -> None:
     if torch.float64 not in backend.dtypes:
@@ -166,7 +168,8 @@ def test_gradcheck(backend: Backend, case: Case) -> None:
         arguments = dict(zip(names, leaves, strict=True))
         return cross_attention(**arguments, max_lag=case.max_lag, backend=backend.name)
 
-    assert torch.autograd.gradcheck(function, call.leaves(), fast_mode=False)
+    # The full Jacobian of the widest takes minutes; random projections of it do not.
+    assert torch.autograd.gradcheck(function, call.leaves(), fast_mode=case.d > 8)
 
 
 @each(Case(2, 37, 53, 3, 16, 8), Case(2, 40, 24, 2, 5, 7, reach=3), Case(1, 300, 20, 2, 8, 8))

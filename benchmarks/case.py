@@ -15,5 +15,8 @@ class Case:
     leaves: Sequence[Tensor]  # what gradients are wanted of
     grads: Sequence[Tensor]  # of the outputs
     implementations: dict[str, Callable[[], Sequence[Tensor]]]  # ours first
-    flops: tuple[float, float]  # of forward and backward, as our kernels need them
     traffic: tuple[float, float]  # bytes of all inputs and outputs of forward and backward
+    # of forward and backward, as our kernels need them; None where memory is the limit
+    flops: tuple[float, float] | None = None
+    # reads and writes as much as forward and backward have to, and computes next to nothing
+    streaming: Callable[[], object] | None = None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import cross_attention
+from benchmarks import cross_attention, depth_loss
 from benchmarks.case import Case
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.measure import Spread, interleave, ratio
@@ -25,9 +25,11 @@ from benchmarks.report import table, write_report
 # Each operation's cases, given the device, the dtype and whether compiled forms are wanted.
 OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
     "cross_attention": cross_attention.cases,
+    "edge_aware_loss": depth_loss.cases,
 }
 PHASES = ("forward", "backward", "both")
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
+STREAMING = "streaming"  # of as many bytes, as a row of the table
 
 
 class Run:
@@ -52,24 +54,33 @@ class Run:
 def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[dict[str, Any]]:
     """One row of results per implementation and phase."""
     runs = {name: Run(case, name) for name in case.implementations}
-    memory = {name: peak_memory(run.both, device) for name, run in runs.items()}
+    memory: dict[str, int | None] = {}
+    for name, run in runs.items():
+        run.both()  # compiles what is compiled
+        memory[name] = peak_memory(run.both, device)
     start = time.perf_counter()
     for run in runs.values():
         run.both()
     rounds = int(seconds / (time.perf_counter() - start))
     phases = {f"{name} {phase}": getattr(run, phase) for name, run in runs.items() for phase in PHASES[:2]}
-    taken = interleave(phases, min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS))
+    if case.streaming is not None:
+        phases[f"{STREAMING} both"] = case.streaming
+    taken = interleave(phases, min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS), warm_up=1)
     for name in runs:
         pairs = zip(taken[f"{name} forward"], taken[f"{name} backward"], strict=True)
         taken[f"{name} both"] = [forward + backward for forward, backward in pairs]
 
     ours = next(iter(runs))
-    work = zip(PHASES, (*case.flops, sum(case.flops)), (*case.traffic, sum(case.traffic)), strict=True)
+    flops = (None, None, None) if case.flops is None else (*case.flops, sum(case.flops))
     rows = []
-    for phase, flops, traffic in work:
-        for name in runs:
+    for phase, operations, traffic in zip(PHASES, flops, (*case.traffic, sum(case.traffic)), strict=True):
+        for name in (*runs, STREAMING):
+            if f"{name} {phase}" not in taken:
+                continue
             spread = Spread.of(taken[f"{name} {phase}"])
-            gflops, gbs = flops / spread.p50 / 1e9, traffic / spread.p50 / 1e9
+            gflops = None if operations is None else operations / spread.p50 / 1e9
+            gbs = traffic / spread.p50 / 1e9
+            on_cpu = device == "cpu"  # whose limits were measured
             rows.append(
                 {
                     "operation": case.operation,
@@ -79,13 +90,9 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
                     "seconds": asdict(spread),
                     "gflops": gflops,
                     "gbs": gbs,
-                    "share_of_fma_peak": flops / spread.p50 / 1e9 / machine.gflops
-                    if device == "cpu"
-                    else None,
-                    "share_of_copy": traffic / spread.p50 / 1e9 / machine.copy_gbs
-                    if device == "cpu"
-                    else None,
-                    "peak_bytes": memory[name] if phase == "both" else None,
+                    "share_of_fma_peak": gflops / machine.gflops if on_cpu and gflops is not None else None,
+                    "share_of_copy": gbs / machine.copy_gbs if on_cpu else None,
+                    "peak_bytes": memory.get(name) if phase == "both" else None,
                     "times_ours": asdict(ratio(taken[f"{name} {phase}"], taken[f"{ours} {phase}"])),
                 }
             )
@@ -95,8 +102,10 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
 def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
     """The case's results as a table to read."""
 
-    def share(value: float | None) -> str:
-        return "" if value is None else f" ({value:.0%})"
+    def rate(value: float | None, share: float | None) -> str:
+        if value is None:
+            return ""
+        return f"{value:.1f}" if share is None else f"{value:.1f} ({share:.0%})"
 
     header = ["", "", "ms (p20 to p80)", "GFLOP/s (of peak)", "GB/s (of copy)", "peak MB", "times ours"]
     lines = []
@@ -108,8 +117,8 @@ def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
                 row["phase"],
                 row["implementation"],
                 f"{milliseconds:.2f}",
-                f"{row['gflops']:.1f}{share(row['share_of_fma_peak'])}",
-                f"{row['gbs']:.1f}{share(row['share_of_copy'])}",
+                rate(row["gflops"], row["share_of_fma_peak"]),
+                rate(row["gbs"], row["share_of_copy"]),
                 "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
                 f"{Spread(**row['times_ours']):.2f}",
             ]
@@ -118,32 +127,43 @@ def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(title: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Forward and backward of every case, as multiples of ours."""
+    """Forward and backward of every case, as multiples of ours: one panel per operation."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    both = [(f"{row['operation']}\n{row['size']}", row) for row in rows if row["phase"] == "both"]
-    cases = list(dict.fromkeys(case for case, _ in both))
-    names = list(dict.fromkeys(row["implementation"] for _, row in both))
-    height = 0.8 / len(names)
-    figure, axes = plt.subplots(figsize=(9, 1 + 1.1 * len(cases)), layout="constrained")
-    for number, name in enumerate(names):
-        chosen = [
-            (cases.index(case), row["times_ours"]) for case, row in both if row["implementation"] == name
-        ]
-        middle = [times["p50"] for _, times in chosen]
-        spread = [[t["p50"] - t["p20"] for _, t in chosen], [t["p80"] - t["p50"] for _, t in chosen]]
-        places = [place + number * height for place, _ in chosen]
-        bars = axes.barh(places, middle, height * 0.9, xerr=spread, label=name)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], cases, fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("time of forward and backward, as a multiple of ours")
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    both = [row for row in rows if row["phase"] == "both"]
+    operations = list(dict.fromkeys(row["operation"] for row in both))
+    sizes = [list(dict.fromkeys(r["size"] for r in both if r["operation"] == o)) for o in operations]
+    counts = [len(of_operation) for of_operation in sizes]
+    figure, panels = plt.subplots(
+        len(operations),
+        squeeze=False,
+        figsize=(9, 1 + len(operations) + 0.9 * sum(counts)),
+        height_ratios=counts,
+        layout="constrained",
+    )
+    for axes, operation, of_operation in zip(panels[:, 0], operations, sizes, strict=True):
+        chosen = [row for row in both if row["operation"] == operation]
+        names = list(dict.fromkeys(row["implementation"] for row in chosen))
+        height = 0.8 / len(names)
+        for number, name in enumerate(names):
+            mine = [row for row in chosen if row["implementation"] == name]
+            times = [row["times_ours"] for row in mine]
+            spread = [[t["p50"] - t["p20"] for t in times], [t["p80"] - t["p50"] for t in times]]
+            places = [of_operation.index(row["size"]) + number * height for row in mine]
+            bars = axes.barh(places, [t["p50"] for t in times], height * 0.9, xerr=spread, label=name)
+            axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+        axes.set_yticks([i + 0.4 - height / 2 for i in range(len(of_operation))], of_operation, fontsize=8)
+        axes.invert_yaxis()
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_title(operation, fontsize=9)
+        axes.legend(fontsize=8)
+        # The widest spread of what is compared is an order of magnitude and more.
+        axes.set_xscale("log")
+    panels[-1, 0].set_xlabel("time of forward and backward, as a multiple of ours")
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -165,8 +185,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     sections = [
         "Medians with the 20th and 80th percentile. GFLOP/s count the arithmetic that our kernels need, for"
-        " every form, and GB/s every input and output once. Peak memory includes outputs and gradients. The"
-        " last column is the ratio to ours within a round; above 1, ours is faster."
+        " every form, and GB/s every input and output once; streaming reads and writes as many bytes and"
+        " does nothing else. Peak memory includes outputs and gradients. The last column is the ratio to"
+        " ours within a round; above 1, ours is faster."
     ]
     for operation in options.operation or OPERATIONS:
         for case in OPERATIONS[operation](

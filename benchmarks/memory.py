@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from kernels import extension
+
 
 def peak_memory(function: Callable[[], object], device: str) -> int | None:
     """Bytes that one call takes beyond what was in use before, what it returns included.
@@ -23,7 +25,8 @@ def peak_memory(function: Callable[[], object], device: str) -> int | None:
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
-    # Freed memory that the allocator keeps would hide what is taken.
+    # Freed memory that is kept for the next call would hide what is taken.
+    extension.release_memory()
     ctypes.CDLL(None).malloc_trim(0)
     before = _resident("VmRSS")
     reset.write_text("5")

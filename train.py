@@ -6,11 +6,12 @@
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from binaural.data import EchoDataset, open_split
+from binaural.data import CachedEchoes, EchoDataset, Echoes, open_split
 from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
 from binaural.metrics import METRICS
 from binaural.networks import load_network
@@ -55,15 +56,21 @@ def train(options: Options) -> None:
     # Data
     if options.dataset == "simulated":
         simulate_dataset(options.dataset_dir, rooms_train=options.simulated_rooms)
-    train_set, val_set, test_set = (open_dataset(options, split) for split in ("train", "val", "test"))
+    splits = {split: open_dataset(options, split) for split in ("train", "val", "test")}
+    train_set: Echoes
+    val_set: Echoes
+    train_set, val_set, test_set = splits.values()
     sizes = f"{len(train_set)} training, {len(val_set)} validation, {len(test_set)} test samples"
     print(f"{options.dataset}: {sizes}")
-    check_data(options, train=train_set, val=val_set, test=test_set)
+    check_data(options, **splits)
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
         f"{str(precision).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
     )
+
+    if options.cache:  # the test split is read once
+        train_set, val_set = (cached(options, splits[split], split) for split in ("train", "val"))
 
     # The run
     run = RunFolder(path)
@@ -115,7 +122,7 @@ def train(options: Options) -> None:
     width = max(len(options.model), len("constant"))
     print(f"  {options.model:<{width}} {describe(results)}")
     print(f"  {'constant':<{width}} {describe(floor)}")
-    for dataset in (train_set, val_set, test_set):
+    for dataset in splits.values():
         for remark in dataset.remarks():
             print(f"note: {remark}")
     run.write_json("metrics.json", {**results, "constant": floor, "threshold": options.metric_threshold})
@@ -133,7 +140,7 @@ def open_dataset(options: Options, split: str) -> EchoDataset:
     if options.exclude_locations:
         key = "locations" if split == "test" else "exclude_locations"
         locations[key] = options.exclude_locations
-    return open_split(
+    dataset = open_split(
         options.dataset,
         options.dataset_dir,
         split,
@@ -145,9 +152,16 @@ def open_dataset(options: Options, split: str) -> EchoDataset:
         augment=options.augment and split == "train",
         **locations,
     )
+    dataset.waveforms = options.features_on == "device" and split == "train"
+    return dataset
 
 
-def loader(options: Options, dataset: EchoDataset) -> torch.utils.data.DataLoader:
+def cached(options: Options, dataset: EchoDataset, split: str) -> CachedEchoes:
+    folder = Path(options.cache_dir or Path(options.dataset_dir, "cache"))
+    return CachedEchoes(dataset, folder, split, options.num_workers)
+
+
+def loader(options: Options, dataset: Echoes) -> torch.utils.data.DataLoader:
     return evaluation_loader(dataset, options.batch_size, options.num_workers)
 
 

@@ -1,6 +1,7 @@
 """Recorded echoes and the depth a camera saw: the BatVision data sets as spectrograms and metres."""
 
 from binaural.data.batvision import BatVisionV1, BatVisionV2
+from binaural.data.cached import CachedEchoes, Echoes
 from binaural.data.echoes import EchoDataset
 from binaural.data.front_end import FrontEnd
 from binaural.data.named import DATASETS, open_split
@@ -11,7 +12,9 @@ __all__ = [
     "DATASETS",
     "BatVisionV1",
     "BatVisionV2",
+    "CachedEchoes",
     "EchoDataset",
+    "Echoes",
     "FrontEnd",
     "LogSpectrogram",
     "NetworkInput",

@@ -6,6 +6,8 @@ All of it draws from torch's global random state, so a seed repeats it.
 import torch
 from torch import Tensor
 
+from binaural.data.noise import CellNoise
+
 GAIN_DB = 6.0
 NOISE_DB = (-80.0, -55.0)
 """Range of the added noise's root mean square, relative to full scale; a real recording's own lies at -48
@@ -28,6 +30,24 @@ def augment(waveform: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
     gain = _amplitude(_uniform(-GAIN_DB, GAIN_DB))
     noise = _amplitude(_uniform(*NOISE_DB))
     return gain * waveform + noise * torch.randn_like(waveform), *seen
+
+
+def augment_cells(magnitude: Tensor, *seen: Tensor, noise: CellNoise) -> tuple[Tensor, ...]:
+    """The same random variation where only the magnitude of a spectrogram's cells is known.
+
+    Args:
+        magnitude: square root of the mean power of each cell, [2, S, S] (left, right).
+        seen: depth and picture [..., H, W].
+        noise: that fits the cells.
+
+    Returns:
+        the power of each cell, float32 [2, S, S], and what is seen.
+    """
+    if torch.rand(()) < 0.5:
+        magnitude, *seen = mirror(magnitude, *seen)  # type: ignore[assignment]
+    gain = float(_amplitude(_uniform(-GAIN_DB, GAIN_DB)))
+    amplitude = float(_amplitude(_uniform(*NOISE_DB)))
+    return torch.stack([noise.add(gain * ear.float(), amplitude) for ear in magnitude]), *seen
 
 
 def _uniform(low: float, high: float) -> Tensor:

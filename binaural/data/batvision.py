@@ -196,6 +196,9 @@ class BatVisionV1(EchoDataset):
         self.crop = crop
         self.front_end = make_front_end(features, crop[1] - crop[0], image_size, preprocessing)
 
+    def description(self) -> dict[str, str]:
+        return {**super().description(), "crop": str(self.crop)}
+
     def read_recording(self, index: int) -> Tensor:
         left_path, right_path = self.recordings[index].audio
         scale = self.preprocessing != "official"

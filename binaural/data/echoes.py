@@ -46,13 +46,14 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
 
     The input is a spectrogram unless other `features` are asked for: its channels are left and right ear,
     its rows frequency, its columns time. Depth is in metres, at most `max_depth`; 0 means no measurement.
-    With `camera` an item has the picture [3, S, S] too, values 0 to 1, as its third. `load` gives the
-    waveform instead, for a training loop that runs `front_end` itself.
+    With `camera` an item has the picture [3, S, S] too, values 0 to 1, as its third.
 
     Attributes:
         LEAD_IN: samples of a recording before the chirp arrives on its direct way from speaker to ears.
         recordings: the files of each item.
         front_end: module from waveforms [..., 2, T] to inputs [..., C, S, S].
+        waveforms: set it, and items hold the waveform [2, T] in place of the input, for a training loop that
+            runs `front_end` itself, in batches on its device.
     """
 
     LEAD_IN: ClassVar[int]
@@ -83,6 +84,7 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         self.augment = augment
         self.features = check_features(features)
         self.camera = camera
+        self.waveforms = False
         _check_files_exist(recordings)
         # Shared with the loader's workers, so that the training process sees what they met.
         self._unmeasured = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
@@ -92,15 +94,33 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         return len(self.recordings)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        waveform, depth = self.load(index)
-        seen = [depth]
-        if self.camera or self.features == CAMERA:
-            seen.append(self.read_picture(index))
+        return self.vary(*self.load_all(index))
+
+    def vary(self, waveform: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        """An item made of what `load_all` gave, with random variation if `augment`."""
         if self.augment:
-            waveform, *seen = augment_recording(waveform, *seen)
+            waveform, *seen = augment_recording(waveform, *seen)  # type: ignore[assignment]
         if self.features == CAMERA:
             return seen[1], seen[0]
-        return self.front_end(waveform), *seen
+        return (waveform if self.waveforms else self.front_end(waveform)), *seen
+
+    def load_all(self, index: int) -> tuple[Tensor, ...]:
+        """Waveform and depth as `load`, and the picture where items have one; nothing is augmented."""
+        waveform, depth = self.load(index)
+        if self.camera or self.features == CAMERA:
+            return waveform, depth, self.read_picture(index)
+        return waveform, depth
+
+    def description(self) -> dict[str, str]:
+        """What an item depends on beside the recording itself."""
+        return {
+            "layout": type(self).__name__,
+            "image_size": str(self.image_size),
+            "max_depth": str(float(self.max_depth)),
+            "preprocessing": self.preprocessing,
+            "features": " ".join(self.features),
+            "camera": str(self.camera),
+        }
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
         """The waveform [2, T] of an item, full scale at 1, and its depth [1, S, S]; neither is augmented.

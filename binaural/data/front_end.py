@@ -152,6 +152,11 @@ class FrontEnd(nn.Module):
         )
         self.num_samples = TimeGrid.over(duration, image_size).num_samples
 
+    @property
+    def spectrogram(self) -> LogSpectrogram | None:
+        """What makes the feature magnitude, if that is among the features."""
+        return next((m for m in self.modules() if isinstance(m, LogSpectrogram)), None)
+
     def forward(self, waveform: Tensor) -> Tensor:
         made = [part(waveform) for part in self.parts.values()]
         return made[0] if len(made) == 1 else torch.cat(made, -3)

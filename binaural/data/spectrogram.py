@@ -79,6 +79,9 @@ class LogSpectrogram(nn.Module):
 
     FLOOR_DB = -90.0
 
+    MAGNITUDE_DTYPE = torch.float16
+    """What holds the square root of `power`: 0.004 dB fine, and 0.02 dB at the floor."""
+
     def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
         super().__init__()
         if window < 1:
@@ -102,9 +105,16 @@ class LogSpectrogram(nn.Module):
         return self.grid.num_samples
 
     def forward(self, waveform: Tensor) -> Tensor:
+        return self.scale(self.power(waveform))
+
+    def power(self, waveform: Tensor) -> Tensor:
+        """Mean power of each cell, [..., image_size, image_size]; a full-scale sinusoid's peak is 1/4."""
         power = self.transform(self.grid.fit(waveform))[..., 1:, :-1]
         size = self.image_size
-        power = power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
+        return power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
+
+    def scale(self, power: Tensor) -> Tensor:
+        """What the network sees of the cells' power."""
         floor = 10 ** (self.FLOOR_DB / 10)
         return 1 - 10 * torch.log10(power + floor) / self.FLOOR_DB
 
@@ -126,6 +136,17 @@ class OfficialSpectrogram(nn.Module):
         self.transform = torchaudio.transforms.Spectrogram(
             n_fft=512, win_length=WINDOW, hop_length=HOP, power=1.0
         )
+
+    MAGNITUDE_DTYPE = torch.float32
+    """What holds the square root of `power`: version 1's recordings have no fixed full scale."""
+
+    def power(self, waveform: Tensor) -> Tensor:
+        """The output squared, [..., T] → [..., image_size, image_size]."""
+        return self(waveform).square()
+
+    def scale(self, power: Tensor) -> Tensor:
+        """What the network sees of the cells' power."""
+        return power.sqrt()
 
     def forward(self, waveform: Tensor) -> Tensor:
         magnitude = self.transform(waveform)

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from binaural.data import EchoDataset
+from binaural.data import Echoes
 from binaural.evaluation.protocol import EvaluationSet
 from binaural.features import CAMERA, channel_names
 from binaural.pictures.figures import hide_unmeasured, save_figure
@@ -19,7 +19,7 @@ _ROWS = 6
 
 @torch.no_grad()
 def draw_predictions(
-    path: Path, network: nn.Module, dataset: EchoDataset | EvaluationSet, device: torch.device
+    path: Path, network: nn.Module, dataset: Echoes | EvaluationSet, device: torch.device
 ) -> None:
     """A PNG with a few samples from all over the data set: what is heard, prediction, truth and error.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from binaural.data import EchoDataset
+from binaural.data import Echoes
 
 Key = tuple[int, int]  # epoch, index in the data set
 
@@ -59,18 +59,18 @@ class EpochBatches(Sampler[list[Key]]):
 class SeededItems(Dataset[tuple[Tensor, ...]]):
     """A data set whose random variation of an item is decided by seed, epoch and index."""
 
-    def __init__(self, dataset: EchoDataset, seed: int) -> None:
+    def __init__(self, dataset: Echoes, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(self.seed, epoch, index))
+            torch.default_generator.manual_seed(_mix(self.seed, epoch, index))
             return self.dataset[index]
 
 
 def training_loader(
-    dataset: EchoDataset, batch_size: int, seed: int, num_workers: int
+    dataset: Echoes, batch_size: int, seed: int, num_workers: int
 ) -> tuple[DataLoader[tuple[Tensor, ...]], EpochBatches]:
     """A loader of shuffled training batches, and the sampler that says where it is."""
     batches = EpochBatches(len(dataset), batch_size, seed)

@@ -40,6 +40,9 @@ DEFAULTS: dict[str, Any] = {
     "features": ["magnitude"],
     "exclude_locations": [],
     "augment": True,
+    "cache": True,
+    "cache_dir": None,
+    "features_on": "loader",
     "simulated_rooms": 1500,
     "model": "binaural",
     "matching": "attention",
@@ -75,8 +78,8 @@ DEFAULTS: dict[str, Any] = {
 }
 # A resumed run may change these; anything else would make it another run.
 CHANGEABLE = {
-    "dataset_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend", "log_interval",
-    "use_wandb", "resume", "runs_dir", "experiment_name",
+    "dataset_dir", "cache_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend",
+    "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
@@ -128,6 +131,11 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--exclude_locations", "batvisionv2: locations to hold out of training and validation; the "
         "test is then on them alone", nargs="+", metavar="NAME")  # fmt: skip
     add(data, "--augment", "mirror the room, vary the gain, add noise", action=argparse.BooleanOptionalAction)
+    add(data, "--cache", "decode and transform recordings once, and keep the result in files",
+        action=argparse.BooleanOptionalAction)  # fmt: skip
+    add(data, "--cache_dir", "folder of these files; DATASET_DIR/cache if not given", type=str)
+    add(data, "--features_on", "what makes the features for training: the loader, from the cache; or the "
+        "device, in batches, from waveforms with noise added", choices=("loader", "device"))  # fmt: skip
     add(data, "--simulated_rooms", "simulated: training rooms", type=positive_int)
     add(data, "--num_workers", "processes that load data", type=natural)
 
@@ -247,6 +255,8 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         )
     if options.model.startswith("adabins") and options.dataset == "batvisionv1":
         parser.error(f"--model {options.model} needs camera pictures: batvisionv2 and simulated have them")
+    if options.features_on == "device" and tuple(options.features) == CAMERA:
+        parser.error("--features_on device: a picture is read, not made of a waveform")
     if len(set(options.features)) != len(options.features):
         parser.error(f"--features must be different ones, got {' '.join(options.features)}")
     if options.preprocessing == "official" and tuple(options.features) not in (MAGNITUDE, CAMERA):

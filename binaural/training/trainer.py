@@ -2,13 +2,14 @@
 
 import math
 import time
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from binaural.data import EchoDataset
+from binaural.data import Echoes
 from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
 from binaural.pretrained import Pretrained
 from binaural.training.batches import training_loader
@@ -45,7 +46,7 @@ class Trainer:
         options: Options,
         network: Pretrained,
         loss: DepthLoss,
-        train_set: EchoDataset,
+        train_set: Echoes,
         run: RunFolder,
         device: torch.device,
         precision: torch.dtype,
@@ -72,6 +73,9 @@ class Trainer:
         )
         # Low-precision gradients vanish in float16 alone; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.front_end = None
+        if options.features_on == "device":
+            self.front_end = deepcopy(train_set.front_end).to(device)
         self.losses = StepLosses(self.loss.terms, device, options.log_interval * options.accumulate)
         self.epoch = 0  # the present one
         self.step = 0  # steps of it that are done
@@ -110,8 +114,10 @@ class Trainer:
                     bar.set_postfix_str(self._log(watch))
 
     def _add_gradient(self, heard: Tensor, *seen: Tensor) -> None:
-        heard = heard.to(self.device, non_blocking=True, memory_format=self.layout)
-        targets = [x.to(self.device, non_blocking=True) for x in seen]
+        heard, *targets = (x.to(self.device, non_blocking=True) for x in (heard, *seen))
+        if self.front_end is not None:
+            heard = self.front_end(heard)
+        heard = heard.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             total, terms = self.loss(self.forward(heard), *targets)
         self.scaler.scale(total / self.options.accumulate).backward()

@@ -47,8 +47,8 @@ def describe(configuration: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, configuration["seeds"]))
     return (
         f"{configuration['date']}, {configuration['processor']}, torch {configuration['torch']}. "
-        f"{configuration['dataset']}: {configuration['train']} rooms to train, {configuration['val']} to "
-        f"choose the best epoch, {configuration['test']} to test; {configuration['image_size']} x "
+        f"{configuration['dataset']}: {configuration['train']} recordings to train, "
+        f"{configuration['val']} to choose the best epoch, {configuration['test']} to test; {configuration['image_size']} x "
         f"{configuration['image_size']}, up to {configuration['max_depth']:g} m, base "
         f"{configuration['base_channels']} (`unet_pix2pix`: {PIX2PIX_CHANNELS}), "
         f"{configuration['nb_epochs']} epochs, batch "
@@ -141,8 +141,8 @@ def draw(path: Path, results: Results, constant: float) -> None:
     axis.axvline(constant, color="C3", linewidth=1, linestyle="--", label="best constant")
     axis.set_yticks(range(len(results)), list(results))
     axis.invert_yaxis()
-    axis.set_xlabel("RMSE on rooms never seen, m; strokes are seeds")
-    axis.legend(loc="lower right", fontsize="small")
+    axis.set_xlabel("RMSE on recordings never seen, m; strokes are seeds")
+    axis.legend(loc="best", fontsize="small")
     save_figure(figure, path)
 
 

@@ -77,7 +77,7 @@ def test_a_comparison_from_end_to_end(rooms, tmp_path, capsys):
     assert found["unet"]["time_to_quality"] == {"clock": [1.0], "steps": [1.0], "computed": [1.0]}
     assert found["configuration"]["train"] == 8
     text = (tmp_path / "results/compare_systems.md").read_text()
-    assert "8 rooms to train" in text
+    assert "8 recordings to train" in text
     assert "shuffled" not in text[: text.index("## Controls")]
     picture = Image.open(tmp_path / "results/compare_systems.png").convert("L")
     assert picture.getextrema()[0] < 50

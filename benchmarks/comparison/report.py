@@ -48,8 +48,9 @@ def describe(configuration: dict[str, Any]) -> str:
     return (
         f"{configuration['date']}, {configuration['processor']}, torch {configuration['torch']}. "
         f"{configuration['dataset']}: {configuration['train']} recordings to train, "
-        f"{configuration['val']} to choose the best epoch, {configuration['test']} to test; {configuration['image_size']} x "
-        f"{configuration['image_size']}, up to {configuration['max_depth']:g} m, base "
+        f"{configuration['val']} to choose the best epoch, {configuration['test']} to test; "
+        f"{configuration['image_size']} x {configuration['image_size']}, up to "
+        f"{configuration['max_depth']:g} m, base "
         f"{configuration['base_channels']} (`unet_pix2pix`: {PIX2PIX_CHANNELS}), "
         f"{configuration['nb_epochs']} epochs, batch "
         f"{configuration['batch_size']}, seeds {seeds}. Mean ± standard deviation over the seeds; a step is "

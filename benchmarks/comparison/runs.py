@@ -66,6 +66,7 @@ class Run:
             *self.shared, *self.system.arguments, *taught, "--seed", str(self.seed),
             "--dataset_dir", str(self.dataset_dir), "--runs_dir", str(self.runs_dir),
             "--experiment_name", self.folder.name,
+            "--cache_dir", str(self.runs_dir / "cache" / self.system.samples),
         ]  # fmt: skip
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from binaural.features import CAMERA, MAGNITUDE
+
 TEACHER = "adabins_teacher"
 PIX2PIX_CHANNELS = 64
 """As published, whatever the others have."""
@@ -20,6 +22,15 @@ class System:
     arguments: tuple[str, ...]
     taught: bool = False
     shuffled: bool = False
+
+    @property
+    def samples(self) -> str:
+        """What its samples are: systems for which this is the same share a cache of them."""
+        at = self.arguments.index("--features") + 1 if "--features" in self.arguments else None
+        features = MAGNITUDE if at is None else self.arguments[at:]
+        if TEACHER in self.arguments:
+            features = CAMERA
+        return "+".join(features) + "+camera" * self.taught + "+shuffled" * self.shuffled
 
 
 _FRONT_ENDS = {

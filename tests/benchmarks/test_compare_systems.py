@@ -113,6 +113,14 @@ def test_every_front_end_is_measured_with_both_networks():
     assert {name for f in features["unet"] for name in f} == {"magnitude", "ipd", "gcc_phat", "waveform"}
 
 
+def test_systems_share_a_cache_of_the_same_samples():
+    assert {SYSTEMS[name].samples for name in ("unet", "binaural", "unet_pix2pix")} == {"magnitude"}
+    assert SYSTEMS["unet, magnitude+ipd"].samples == SYSTEMS["binaural, magnitude+ipd"].samples
+    others = ("unet", "unet, magnitude+ipd", "unet, gcc_phat", "adabins_teacher", "adabins_distill",
+              "unet, shuffled labels")  # fmt: skip
+    assert len({SYSTEMS[name].samples for name in others}) == len(others)
+
+
 def test_folders_of_runs_differ(tmp_path):
     folders = {Run(name, seed, tmp_path, tmp_path, ()).folder for name in SYSTEMS for seed in (0, 1)}
     assert len(folders) == 2 * len(SYSTEMS)

@@ -22,6 +22,14 @@ STABLE_TORCH_LIBRARY(binaural, m) {
   m.def(
       "edge_aware_loss_backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)"
       " -> Tensor grad_pred");
+  m.def(
+      "batch_norm_relu_forward(Tensor x, Tensor weight, Tensor bias, float eps, bool pool)"
+      " -> (Tensor y, Tensor pooled, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_relu_backward(Tensor? dy, Tensor? dpooled, Tensor x, Tensor weight, Tensor bias,"
+      " Tensor mean, Tensor var, float eps) -> (Tensor dx, Tensor dweight, Tensor dbias)");
+  m.def("upsample_concat_forward(Tensor skip, Tensor below) -> Tensor joined");
+  m.def("upsample_concat_backward(Tensor gradient, int height, int width) -> Tensor dbelow");
   m.def("release_memory() -> ()");
 }
 

@@ -71,6 +71,11 @@ def use_backend(backend: str) -> Iterator[None]:
         _requested.reset(token)
 
 
+def requested_backend() -> str | None:
+    """The one of the innermost `use_backend`."""
+    return _requested.get()
+
+
 def choose(
     operation: str,
     backend: str | None,
@@ -90,7 +95,7 @@ def choose(
         ValueError: the backend asked for is unknown, not available here, or does not cover the call.
     """
     if backend is None:
-        backend = _requested.get()
+        backend = requested_backend()
     if backend is not None:
         _check_name(backend)
         reason = _why_not(operation, backend, device, why_not_covered)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/isa.h"
+#include "common/storage.h"
 
 #define BINAURAL_INLINE inline __attribute__((always_inline))
 
@@ -15,14 +16,6 @@
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace binaural {
-
-// Storage types of 16 bits: arithmetic is done in float.
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Float16 {
-  uint16_t bits;
-};
 
 namespace BINAURAL_ISA {
 

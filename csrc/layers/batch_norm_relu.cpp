@@ -1,0 +1,246 @@
+// The CPU operators of batch norm, ReLU and max-pooling: what they accept, what they allocate, and
+// how the work is shared out.
+#include <cmath>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/memory.h"
+#include "layers/maps.h"
+
+namespace binaural::layers {
+namespace {
+
+using MaybeTensor = std::optional<Tensor>;
+
+// A map is worked off by pairs of rows, and these are shared out in parts that depend on the shape
+// alone: the sums are then the same bits whatever the number of threads.
+template <class S>
+struct Parts {
+  explicit Parts(const Map<S>& map) : map(map), per_image((map.height + 1) / 2) {
+    constexpr int64_t kMost = 32;
+    pairs = map.batch * per_image;
+    count = std::min(kMost, pairs);
+    // A thread that gets less than this finishes before it has begun.
+    constexpr int64_t kGrain = 1 << 13;
+    grain = std::max<int64_t>(1, kGrain * count / (map.pixels() * map.channels));
+  }
+
+  // body(part, pair) for every pair of rows; those of one part one after the other, in order or in
+  // reverse, which finds what the pass before read last in the cache.
+  template <class Body>
+  void run(bool reverse, Body body) const {
+    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = reverse ? begin + end - 1 - i : i;
+        const int64_t first = part * pairs / count, past = (part + 1) * pairs / count;
+        for (int64_t j = first; j < past; ++j) body(part, reverse ? first + past - 1 - j : j);
+      }
+    });
+  }
+
+  int64_t first_row(int64_t pair) const { return pair % per_image * 2; }
+  // Rows of the pair: the last of an image may be alone.
+  int64_t rows(int64_t pair) const { return std::min<int64_t>(2, map.height - first_row(pair)); }
+  // Of the first pixel among all of the batch.
+  int64_t pixel(int64_t pair) const {
+    return (pair / per_image * map.height + first_row(pair)) * map.width;
+  }
+  // Of the first pixel of the pooled row, likewise.
+  int64_t pooled(int64_t pair) const {
+    return (pair / per_image * (map.height / 2) + pair % per_image) * (map.width / 2);
+  }
+
+  const Map<S>& map;
+  int64_t per_image, pairs, count, grain;
+};
+
+// Two sums per channel in every part, and over all parts.
+struct Sums {
+  Sums(int64_t parts, int64_t channels)
+      : parts(parts), channels(channels), values(2 * parts * channels) {}
+  double* first(int64_t part) { return values.data() + 2 * part * channels; }
+  double* second(int64_t part) { return first(part) + channels; }
+  void combine() {
+    for (int64_t part = 1; part < parts; ++part) {
+      for (int64_t c = 0; c < 2 * channels; ++c) values[c] += values[2 * part * channels + c];
+    }
+  }
+  int64_t parts, channels;
+  std::vector<double> values;
+};
+
+template <class S = float>
+S* data_of(const Tensor& tensor) {
+  return static_cast<S*>(tensor.data_ptr());
+}
+
+void check_channels(const Tensor& tensor, int64_t channels) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
+                      tensor.is_contiguous() && tensor.numel() == channels,
+                  "what belongs to the channels must be a float32 tensor [C] on the CPU");
+}
+
+// scale and shift of y = x · scale + shift.
+struct Normalisation {
+  Normalisation(const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& var,
+                double eps)
+      : scale(weight.numel()), shift(weight.numel()) {
+    for (size_t c = 0; c < scale.size(); ++c) {
+      const double s = data_of(weight)[c] / std::sqrt(data_of(var)[c] + eps);
+      scale[c] = static_cast<float>(s);
+      shift[c] = static_cast<float>(data_of(bias)[c] - data_of(mean)[c] * s);
+    }
+  }
+  Affine affine() const { return {scale.data(), shift.data()}; }
+  std::vector<float> scale, shift;
+};
+
+// Near enough to the mean of each channel that sums of squares around it do not cancel: that of
+// some pixels spread over the map.
+template <class S>
+std::vector<float> guess_mean(const Kernels<S>& run, const Map<S>& x) {
+  constexpr int64_t kSamples = 16;
+  const std::vector<float> zero(x.channels);
+  std::vector<double> sum(x.channels), square(x.channels);
+  for (int64_t i = 0; i < kSamples; ++i) {
+    run.add_moments(x.data + i * x.pixels() / kSamples * x.channels, 1, x.channels, zero.data(),
+                    sum.data(), square.data());
+  }
+  std::vector<float> mean(x.channels);
+  for (int64_t c = 0; c < x.channels; ++c) mean[c] = static_cast<float>(sum[c] / kSamples);
+  return mean;
+}
+
+template <class S>
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weight,
+                                                   const Tensor& bias, double eps, bool pool) {
+  const Map<S> x(x_, "x");
+  STD_TORCH_CHECK(x.dense(), "x must be channels-last without gaps");
+  const int64_t channels = x.channels, pixels = x.pixels();
+  check_channels(weight, channels);
+  check_channels(bias, channels);
+  const Kernels<S>& run = kernels_for<S>();
+  const Parts<S> parts(x);
+
+  const std::vector<float> origin = guess_mean(run, x);
+  Sums sums(parts.count, channels);
+  parts.run(false, [&](int64_t part, int64_t pair) {
+    run.add_moments(x.data + parts.pixel(pair) * channels, parts.rows(pair) * x.width, channels,
+                    origin.data(), sums.first(part), sums.second(part));
+  });
+  sums.combine();
+  Tensor mean = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
+  Tensor var = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
+  for (int64_t c = 0; c < channels; ++c) {
+    const double offset = sums.first(0)[c] / pixels;
+    data_of(mean)[c] = static_cast<float>(origin[c] + offset);
+    const double around = sums.second(0)[c] / pixels - offset * offset;
+    data_of(var)[c] = static_cast<float>(around < 0 ? 0 : around);
+  }
+
+  const Normalisation normalisation(weight, bias, mean, var, eps);
+  Tensor y = new_map(x_, x.batch, x.height, x.width, channels);
+  Tensor pooled = pool ? new_map(x_, x.batch, x.height / 2, x.width / 2, channels)
+                       : new_map(x_, 0, 0, 0, channels);
+  parts.run(true, [&](int64_t, int64_t pair) {
+    const int64_t offset = parts.pixel(pair) * channels;
+    run.normalise(x.data + offset, parts.rows(pair) * x.width, channels, normalisation.affine(),
+                  data_of<S>(y) + offset);
+    if (pool && parts.rows(pair) == 2) {
+      run.pool(data_of<S>(y) + offset, x.width, channels,
+               data_of<S>(pooled) + parts.pooled(pair) * channels);
+    }
+  });
+  return {y, pooled, mean, var};
+}
+
+template <class S>
+std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeTensor& dpooled_,
+                                            const Tensor& x_, const Tensor& weight,
+                                            const Tensor& bias, const Tensor& mean,
+                                            const Tensor& var, double eps) {
+  const Map<S> x(x_, "x");
+  const int64_t channels = x.channels, pixels = x.pixels();
+  for (const Tensor& tensor : {weight, bias, mean, var}) check_channels(tensor, channels);
+  std::optional<Map<S>> dy, dpooled;
+  if (dy_.has_value()) {
+    dy.emplace(*dy_, "dy");
+    STD_TORCH_CHECK(dy->pixels() == pixels && dy->channels == channels, "dy must have x's shape");
+  }
+  if (dpooled_.has_value()) {
+    dpooled.emplace(*dpooled_, "dpooled");
+    STD_TORCH_CHECK(dpooled->dense() && dpooled->batch == x.batch &&
+                        dpooled->height == x.height / 2 && dpooled->width == x.width / 2 &&
+                        dpooled->channels == channels,
+                    "dpooled must be dense and have half of x's height and width");
+  }
+  STD_TORCH_CHECK(x.dense() && (dy || dpooled), "x must be dense, and one gradient be given");
+  const Kernels<S>& run = kernels_for<S>();
+  const Parts<S> parts(x);
+  const Normalisation normalisation(weight, bias, mean, var, eps);
+  const Affine affine = normalisation.affine();
+  const std::vector<S> zeros(dy ? 0 : 2 * x.width * channels);
+
+  // The gradient of a pair of rows before the ReLU lets it through.
+  auto gradient = [&](int64_t pair) -> Rows<S> {
+    const int64_t pixel = parts.pixel(pair);
+    const Rows<S> given = dy ? Rows<S>{dy->data + pixel * dy->step, dy->step} : Rows<S>{nullptr, 0};
+    if (!dpooled || parts.rows(pair) < 2) return dy ? given : Rows<S>{zeros.data(), channels};
+    S* sum = static_cast<S*>(thread_scratch(2 * x.width * channels * sizeof(S)));
+    run.unpool(x.data + pixel * channels, given, dpooled->data + parts.pooled(pair) * channels,
+               x.width, channels, affine, sum);
+    return {sum, channels};
+  };
+
+  Sums sums(parts.count, channels);
+  parts.run(false, [&](int64_t part, int64_t pair) {
+    run.add_gradients(x.data + parts.pixel(pair) * channels, gradient(pair),
+                      parts.rows(pair) * x.width, channels, affine, data_of(mean), sums.first(part),
+                      sums.second(part));
+  });
+  sums.combine();
+  Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
+  Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
+  std::vector<float> slope(channels), offset(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double inverse = 1 / std::sqrt(data_of(var)[c] + eps);
+    const double scale = data_of(weight)[c] * inverse;
+    const double along = -scale * inverse * inverse * sums.second(0)[c] / pixels;
+    data_of(dweight)[c] = static_cast<float>(sums.second(0)[c] * inverse);
+    data_of(dbias)[c] = static_cast<float>(sums.first(0)[c]);
+    slope[c] = static_cast<float>(along);
+    offset[c] = static_cast<float>(-scale * sums.first(0)[c] / pixels - along * data_of(mean)[c]);
+  }
+
+  Tensor dx = new_map(x_, x.batch, x.height, x.width, channels);
+  parts.run(true, [&](int64_t, int64_t pair) {
+    const int64_t begin = parts.pixel(pair) * channels;
+    run.differentiate(x.data + begin, gradient(pair), parts.rows(pair) * x.width, channels, affine,
+                      slope.data(), offset.data(), data_of<S>(dx) + begin);
+  });
+  return {dx, dweight, dbias};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_forward(Tensor x, Tensor weight,
+                                                                   Tensor bias, double eps,
+                                                                   bool pool) {
+  return with_storage(
+      x, [&](auto stored) { return forward<decltype(stored)>(x, weight, bias, eps, pool); });
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(MaybeTensor dy, MaybeTensor dpooled,
+                                                            Tensor x, Tensor weight, Tensor bias,
+                                                            Tensor mean, Tensor var, double eps) {
+  return with_storage(x, [&](auto stored) {
+    return backward<decltype(stored)>(dy, dpooled, x, weight, bias, mean, var, eps);
+  });
+}
+
+}  // namespace
+}  // namespace binaural::layers
+
+STABLE_TORCH_LIBRARY_IMPL(binaural, CPU, m) {
+  m.impl("batch_norm_relu_forward", TORCH_BOX(&binaural::layers::batch_norm_relu_forward));
+  m.impl("batch_norm_relu_backward", TORCH_BOX(&binaural::layers::batch_norm_relu_backward));
+}

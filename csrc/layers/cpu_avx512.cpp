@@ -1,0 +1,9 @@
+// The kernels on AVX-512.
+#include "common/isa.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define BINAURAL_ISA avx512
+#define BINAURAL_VECTOR_BYTES 64
+#include "layers/cpu_table.h"
+#endif

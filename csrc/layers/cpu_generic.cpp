@@ -1,0 +1,6 @@
+// The kernels on what every processor of the target has: SSE2, NEON.
+#include "common/isa.h"
+
+#define BINAURAL_ISA generic
+#define BINAURAL_VECTOR_BYTES 16
+#include "layers/cpu_table.h"

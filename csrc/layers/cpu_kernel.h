@@ -1,0 +1,68 @@
+// What the CPU operators ask of the kernels, which are compiled once per instruction set
+// (common/isa.h). All maps are channels-last: the channels of a pixel lie side by side.
+#pragma once
+
+#include <cstdint>
+
+#include "common/storage.h"
+
+namespace binaural::layers {
+
+// y = max(x · scale + shift, 0) per channel: batch norm and ReLU.
+struct Affine {
+  const float *scale, *shift;  // [C]
+};
+
+// One or two rows of an image; `step` is the distance between pixels, in elements.
+template <class S>
+struct Rows {
+  const S* data;
+  int64_t step;
+};
+
+// Weights of the outputs that a bilinear interpolation makes of each input along one axis, and of
+// the inputs that make each output: index `first`, then `count` ascending ones.
+struct Taps {
+  int64_t first, count;
+  const float* weights;
+};
+
+// S is how maps are stored; all is computed in float.
+template <class S>
+struct Kernels {
+  // Σ (x - shift) and Σ (x - shift)² over the pixels are added to sum and square, [C].
+  void (*add_moments)(const S* x, int64_t pixels, int64_t channels, const float* shift, double* sum,
+                      double* square);
+  void (*normalise)(const S* x, int64_t pixels, int64_t channels, Affine, S* y);
+  // Two rows of `width` pixels → one of width / 2, the largest of each 2 × 2.
+  void (*pool)(const S* y, int64_t width, int64_t channels, S* pooled);
+  // dy (data may be null: zero) plus dpooled at the first largest of each 2 × 2 of two rows of x.
+  void (*unpool)(const S* x, Rows<S> dy, const S* dpooled, int64_t width, int64_t channels, Affine,
+                 S* sum);
+  // Through the ReLU: Σ g and Σ g (x - mean) are added to sum and product, [C].
+  void (*add_gradients)(const S* x, Rows<S> g, int64_t pixels, int64_t channels, Affine,
+                        const float* mean, double* sum, double* product);
+  // dx = scale · g + slope · x + offset, where g is dy through the ReLU.
+  void (*differentiate)(const S* x, Rows<S> g, int64_t pixels, int64_t channels, Affine,
+                        const float* slope, const float* offset, S* dx);
+  // to[pixel] = Σ taps of columns and of rows of from, with `step` elements between pixels of `to`.
+  // from + r · row is where row r begins, from_step the distance of its pixels.
+  void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
+                      const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
+                      float* scratch, S* to, int64_t step);
+};
+
+struct KernelPair {
+  Kernels<float> single;
+  Kernels<BFloat16> half;
+};
+
+extern const KernelPair kernels_generic;
+#if defined(__x86_64__)
+extern const KernelPair kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
+#endif
+
+// Those of the best instruction set.
+const KernelPair& kernels();
+
+}  // namespace binaural::layers

@@ -1,0 +1,76 @@
+// Channels-last maps as the operators of this folder take and return them.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "common/isa.h"
+#include "layers/cpu_kernel.h"
+
+namespace binaural::layers {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class S>
+constexpr ScalarType kStored = std::is_same_v<S, float> ? ScalarType::Float : ScalarType::BFloat16;
+
+template <class S>
+const Kernels<S>& kernels_for() {
+  if constexpr (std::is_same_v<S, float>) {
+    return kernels().single;
+  } else {
+    return kernels().half;
+  }
+}
+
+// Calls run(S{}) with the storage type of a map.
+template <class Run>
+auto with_storage(const Tensor& map, Run run) {
+  return map.scalar_type() == ScalarType::BFloat16 ? run(BFloat16{}) : run(float{});
+}
+
+// A map [B, C, H, W] in memory as [B, H, W, C], with `step` ≥ C elements from one pixel to the
+// next: it may be a slice of the channels of another.
+template <class S>
+struct Map {
+  Map(const Tensor& tensor, const char* name) {
+    STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == kStored<S> && tensor.dim() == 4,
+                    name,
+                    " must be a tensor [B, C, H, W] on the CPU, of the dtype of the other maps");
+    data = static_cast<const S*>(tensor.data_ptr());
+    batch = tensor.size(0), channels = tensor.size(1);
+    height = tensor.size(2), width = tensor.size(3);
+    // The stride of a dimension of one element means nothing.
+    const int64_t sizes[3] = {width, height, batch};
+    const int64_t strides[3] = {tensor.stride(3), tensor.stride(2), tensor.stride(0)};
+    int64_t per = 1;
+    step = channels;
+    for (int i = 0; i < 3; ++i) {
+      if (sizes[i] == 1) continue;
+      if (per == 1) step = strides[i];
+      STD_TORCH_CHECK(strides[i] == per * step, name, " must be channels-last");
+      per *= sizes[i];
+    }
+    STD_TORCH_CHECK((channels == 1 || tensor.stride(1) == 1) && step >= channels, name,
+                    " must be channels-last");
+  }
+  int64_t pixels() const { return batch * height * width; }
+  bool dense() const { return step == channels; }
+
+  const S* data;
+  int64_t batch, channels, height, width, step;
+};
+
+// [B, H, W, C], not yet written.
+inline Tensor new_map(const Tensor& like, int64_t batch, int64_t height, int64_t width,
+                      int64_t channels) {
+  return torch::stable::new_empty(like, std::vector<int64_t>{batch, height, width, channels});
+}
+
+}  // namespace binaural::layers

@@ -1,0 +1,131 @@
+"""Batch norm, ReLU and, where wanted, max-pooling as one operation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.layers import reference
+from kernels.layers.dispatch import as_map, from_rows, is_covered
+from kernels.registration import complete_operator
+
+
+def batch_norm_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    pool: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """ReLU(batch norm(x)), and its largest of each 2 × 2 pixels.
+
+    Batch norm as in Ioffe and Szegedy, "Batch Normalization", 2015. With `training` it takes mean and
+    variance of the batch and moves the running ones towards them by `momentum`, in place; without, it takes
+    the running ones.
+
+    The kernels read the map twice forward, and twice with the gradients backward, in place of one pass for
+    each of statistics, normalisation, activation, pooling, and their gradients and the sum of those. They
+    train on channels-last maps of float32 or bfloat16 on the CPU; all else runs as PyTorch's own operators.
+
+    Args:
+        x: [B, C, H, W].
+        weight, bias, running_mean, running_var: [C].
+        training: take the statistics of the batch.
+        momentum: of the running statistics.
+        eps: added to the variance.
+        pool: compute the pooled map too.
+
+    Returns:
+        y: [B, C, H, W].
+        pooled: [B, C, H // 2, W // 2], or None.
+
+    Raises:
+        ValueError: training on a single value per channel.
+    """
+    if not (training and is_covered(x) and x.numel() > x.shape[1] and weight.dtype == torch.float32):
+        return reference.batch_norm_relu(
+            x,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            pool=pool,
+        )
+    y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool)
+    with torch.no_grad():
+        per_channel = x.numel() // x.shape[1]
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var * (per_channel / (per_channel - 1)), momentum)
+    return y, pooled if pool else None
+
+
+class _BatchNormReLU(torch.autograd.Function):
+    """Autograd around the opaque forward and backward operators."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y, pooled, mean, var = torch.ops.binaural.batch_norm_relu_forward(x, weight, bias, eps, pool)
+        ctx.save_for_backward(x, weight, bias, mean, var)
+        ctx.eps, ctx.pool = eps, pool
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return from_rows(y), from_rows(pooled), mean, var
+
+    @staticmethod
+    def backward(
+        ctx: Any, dy: Tensor | None, dpooled: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        if dy is None and dpooled is None:
+            return None, None, None, None, None
+        if dpooled is not None:
+            dpooled = dpooled.contiguous(memory_format=torch.channels_last) if ctx.pool else None
+        dx, dweight, dbias = torch.ops.binaural.batch_norm_relu_backward(
+            None if dy is None else as_map(dy), dpooled, *ctx.saved_tensors, ctx.eps
+        )
+        return from_rows(dx), dweight, dbias, None, None
+
+
+def _fake_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    pooled = (batch, height // 2, width // 2, channels) if pool else (0, 0, 0, channels)
+    return (
+        x.new_empty((batch, height, width, channels)),
+        x.new_empty(pooled),
+        weight.new_empty(channels),
+        weight.new_empty(channels),
+    )
+
+
+def _fake_backward(
+    dy: Tensor | None,
+    dpooled: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    return (
+        x.new_empty((batch, height, width, channels)),
+        weight.new_empty(channels),
+        weight.new_empty(channels),
+    )
+
+
+if hasattr(torch.ops.binaural, "batch_norm_relu_forward"):
+    complete_operator("batch_norm_relu_forward", _fake_forward)
+    complete_operator("batch_norm_relu_backward", _fake_backward)

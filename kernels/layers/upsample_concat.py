@@ -1,0 +1,58 @@
+"""Bilinear upsampling written straight into the concatenation with the skip connection."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.layers import reference
+from kernels.layers.dispatch import as_map, from_rows, is_covered
+from kernels.registration import complete_operator
+
+
+def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
+    """`below` upsampled bilinearly to the size of `skip` and put behind its channels.
+
+    The kernels write each pixel of the result once, and the gradient of the skip is a view: on the CPU, for
+    channels-last maps of float32 or bfloat16; all else runs as PyTorch's own operators.
+
+    Args:
+        skip: [B, C_skip, H, W].
+        below: [B, C_below, h, w].
+
+    Returns:
+        [B, C_skip + C_below, H, W].
+    """
+    if not is_covered(skip, below):
+        return reference.upsample_concat(skip, below)
+    joined: Tensor = _UpsampleConcat.apply(skip, below)
+    return joined
+
+
+class _UpsampleConcat(torch.autograd.Function):
+    """Autograd around the opaque forward and backward operators."""
+
+    @staticmethod
+    def forward(ctx: Any, skip: Tensor, below: Tensor) -> Tensor:
+        ctx.channels, ctx.size = skip.shape[1], below.shape[2:]
+        return from_rows(torch.ops.binaural.upsample_concat_forward(skip, below))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = as_map(gradient)
+        of_skip, of_below = gradient[:, : ctx.channels], gradient[:, ctx.channels :]
+        return of_skip, from_rows(torch.ops.binaural.upsample_concat_backward(as_map(of_below), *ctx.size))
+
+
+def _fake_forward(skip: Tensor, below: Tensor) -> Tensor:
+    batch, channels, height, width = skip.shape
+    return skip.new_empty((batch, height, width, channels + below.shape[1]))
+
+
+def _fake_backward(gradient: Tensor, height: int, width: int) -> Tensor:
+    return gradient.new_empty((gradient.shape[0], height, width, gradient.shape[1]))
+
+
+if hasattr(torch.ops.binaural, "upsample_concat_forward"):
+    complete_operator("upsample_concat_forward", _fake_forward)
+    complete_operator("upsample_concat_backward", _fake_backward)

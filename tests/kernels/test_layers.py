@@ -1,0 +1,163 @@
+"""The layers between convolutions against their definitions in plain PyTorch."""
+
+import pytest
+import torch
+
+from kernels import use_backend
+from kernels.layers import batch_norm_relu, reference, upsample_concat
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def make_map(*shape, dtype, offset=0.0):
+    values = torch.randn(shape) * 2 + offset
+    return values.to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+
+
+def with_dtype(tensors, dtype):
+    return [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+
+
+def check(results, expected, plain):
+    """The kernel errs no more than twice as much as PyTorch in the same dtype, plus rounding."""
+    for result, exact, low in zip(results, expected, plain, strict=True):
+        assert result.dtype == low.dtype
+        error, allowed = ((t.double() - exact).norm() for t in (result, low))
+        rounding = 2 * torch.finfo(result.dtype).eps * exact.norm()
+        assert error <= 2 * allowed + rounding
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (2, 32, 8, 6), (1, 70, 4, 5), (3, 16, 2, 2), (40, 3, 2, 3)])
+def test_batch_norm_relu(shape, pool, dtype):
+    """Values, running statistics and gradients; both outputs are used, and only one of them."""
+    torch.manual_seed(0)
+    x = make_map(*shape, dtype=dtype, offset=3.0)
+    weight, bias = (torch.randn(shape[1]).requires_grad_() for _ in range(2))
+    gradient = torch.randn(shape)
+    pooled_gradient = torch.randn(*shape[:2], shape[2] // 2, shape[3] // 2)
+
+    def run(function, x, weight, bias, keep):
+        running = [torch.zeros(shape[1], dtype=weight.dtype), torch.ones(shape[1], dtype=weight.dtype)]
+        y, pooled = function(x, weight, bias, *running, training=True, momentum=0.1, eps=1e-5, pool=pool)
+        loss = (y * gradient).sum() if keep else 0.0
+        if pool:
+            loss = loss + (pooled * pooled_gradient).sum()
+        gradients = torch.autograd.grad(loss, (x, weight, bias))
+        return [y, *([pooled] if pool else []), *running, *gradients]
+
+    for keep in (True, False) if pool else (True,):
+        results = run(batch_norm_relu, x, weight, bias, keep)
+        assert results[0].is_contiguous(memory_format=torch.channels_last)
+        assert "BatchNormReLU" in type(results[0].grad_fn).__name__
+        expected = run(reference.batch_norm_relu, *with_dtype((x, weight, bias), torch.float64), keep)
+        plain = run(reference.batch_norm_relu, x, weight, bias, keep)
+        if dtype == torch.float32:
+            check(results, expected, plain)
+        else:
+            # Which pixel is the largest, and which is above 0, may hang on a rounding.
+            for result, exact in zip(results, expected, strict=True):
+                assert (result.double() - exact).norm() <= 0.05 * exact.norm()
+
+
+def test_batch_norm_relu_takes_a_slice_of_the_channels_as_gradient():
+    torch.manual_seed(0)
+    x = make_map(2, 6, 4, 4, dtype=torch.float32)
+    arguments = (torch.ones(6), torch.zeros(6), torch.zeros(6), torch.ones(6))
+    gradient = torch.randn(2, 10, 4, 4).to(memory_format=torch.channels_last)[:, 2:8]
+    grads = []
+    for g in (gradient, gradient.contiguous()):
+        y, _ = batch_norm_relu(x, *arguments, training=True)
+        grads += torch.autograd.grad(y, x, g)
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
+
+
+def test_batch_norm_relu_is_the_same_on_any_number_of_threads():
+    torch.manual_seed(0)
+    x = make_map(4, 32, 32, 32, dtype=torch.float32)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            y, _ = batch_norm_relu(
+                x, *(torch.ones(32, requires_grad=i == 0) for i in range(4)), training=True
+            )
+            results.append(torch.cat([y.flatten(), torch.autograd.grad(y.square().sum(), x)[0].flatten()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(result.equal(results[0]) for result in results)
+
+
+def test_batch_norm_relu_of_nan_is_nan():
+    x = torch.zeros(2, 4, 2, 2).to(memory_format=torch.channels_last)
+    x[0, 1, 0, 0] = torch.nan
+    y, pooled = batch_norm_relu(
+        x, torch.ones(4), torch.zeros(4), torch.zeros(4), torch.ones(4), training=True, pool=True
+    )
+    assert y[:, 1].isnan().all()
+    assert pooled[:, 1].isnan().all()
+    assert y[:, [0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("skip", "below"),
+    [
+        ((2, 3, 8, 8), (2, 5, 4, 4)),
+        ((1, 16, 9, 7), (1, 20, 4, 3)),
+        ((1, 4, 5, 5), (1, 33, 1, 1)),
+        ((1, 4, 3, 3), (1, 4, 6, 6)),
+    ],
+)
+def test_upsample_concat(skip, below, dtype):
+    torch.manual_seed(0)
+    leaves = [make_map(*shape, dtype=dtype) for shape in (skip, below)]
+    gradient = torch.randn(skip[0], skip[1] + below[1], *skip[2:]).to(memory_format=torch.channels_last)
+
+    def run(function, *leaves):
+        joined = function(*leaves)
+        return [joined, *torch.autograd.grad(joined, leaves, gradient.to(joined.dtype))]
+
+    results = run(upsample_concat, *leaves)
+    assert "UpsampleConcat" in type(upsample_concat(*leaves).grad_fn).__name__
+    expected = run(reference.upsample_concat, *with_dtype(leaves, torch.float64))
+    check(results, expected, run(reference.upsample_concat, *leaves))
+
+
+def test_second_order_raises():
+    x = make_map(2, 4, 4, 4, dtype=torch.float32)
+    y, _ = batch_norm_relu(x, torch.ones(4), torch.zeros(4), torch.zeros(4), torch.ones(4), training=True)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
+    skip, below = make_map(1, 2, 4, 4, dtype=torch.float32), make_map(1, 2, 2, 2, dtype=torch.float32)
+    (gradient,) = torch.autograd.grad(upsample_concat(skip, below).square().sum(), below, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("case", ["layout", "dtype", "asked"])
+def test_all_else_runs_as_plain_pytorch(case):
+    x = make_map(2, 4, 4, 4, dtype=torch.float64 if case == "dtype" else torch.float32)
+    if case == "layout":
+        x = x.detach().contiguous().requires_grad_()
+    with use_backend("reference" if case == "asked" else "cpp"):
+        joined = upsample_concat(x, x)
+    assert "UpsampleConcat" not in type(joined.grad_fn).__name__
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 7, 9), (2, 16, 8, 8)])
+def test_operators_pass_opcheck(shape):
+    channels = shape[1]
+    x = make_map(*shape, dtype=torch.float32).detach()
+    per_channel = [torch.rand(channels) for _ in range(4)]
+    ops = torch.ops.binaural
+    for pool in (False, True):
+        torch.library.opcheck(ops.batch_norm_relu_forward, (x, *per_channel[:2], 1e-5, pool))
+    pooled = make_map(shape[0], channels, shape[2] // 2, shape[3] // 2, dtype=torch.float32).detach()
+    torch.library.opcheck(ops.batch_norm_relu_backward, (x[:], pooled, x, *per_channel, 1e-5))
+    torch.library.opcheck(ops.upsample_concat_forward, (x, pooled))
+    torch.library.opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))

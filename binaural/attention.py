@@ -4,6 +4,7 @@ import math
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import cross_attention
@@ -85,8 +86,9 @@ class BinauralCrossAttention(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
-        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left)
-        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right)
+        # The gain of the reading ear goes into the other's values: small weights change in place of maps.
+        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left, self.gain_right)
+        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right, self.gain_left)
         o_left, o_right = cross_attention(
             q_left,
             q_right,
@@ -97,7 +99,7 @@ class BinauralCrossAttention(nn.Module):
             lag_bias=self.lag_bias,
             backend=self.backend,
         )
-        return self._add(left, o_left, self.gain_left), self._add(right, o_right, self.gain_right)
+        return self._add(left, o_left), self._add(right, o_right)
 
     @torch.no_grad()
     def weights(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,8 +117,8 @@ class BinauralCrossAttention(nn.Module):
         """
         if self.scope != "time":
             raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
-        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left)
-        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right)
+        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left, self.gain_right)
+        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right, self.gain_left)
         rows, time = q_left.shape[:2]
         # Whoever reads the identity reads the weights themselves.
         identity = torch.eye(time, device=left.device, dtype=q_left.dtype)[:, None]
@@ -133,16 +135,21 @@ class BinauralCrossAttention(nn.Module):
         )
         return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)
 
-    def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear) -> list[Tensor]:
-        """[B, C, H, W] → queries, values (and keys), views [R, time, heads, channels] of one product."""
+    def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear, gain: Tensor) -> list[Tensor]:
+        """[B, C, H, W] → queries, values · gain (and keys), [R, time, heads, channels] views of one map."""
         batch, _, height, width = x.shape
-        packed = project(norm(x.permute(0, 2, 3, 1)))  # [B, H, W, sum(sizes)]
+        ones = torch.ones_like(gain[:1])
+        scales = [ones.expand(self.sizes[0]), gain] + [ones.expand(size) for size in self.sizes[2:]]
+        scale = torch.cat(scales)
+        normalised = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
+        weight = (project.weight * scale[:, None])[:, :, None, None]
+        packed = F.conv2d(normalised, weight, project.bias * scale).permute(0, 2, 3, 1)
         rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
         return [part.reshape(*rows, self.heads, -1) for part in packed.split(self.sizes, dim=-1)]
 
     @staticmethod
-    def _add(x: Tensor, read: Tensor, gain: Tensor) -> Tensor:
-        """x [B, C, H, W] + gain · read [R, time, heads, channels], channels-last."""
+    def _add(x: Tensor, read: Tensor) -> Tensor:
+        """x [B, C, H, W] + read [R, time, heads, channels], channels-last."""
         batch, channels, height, width = x.shape
-        read = read.reshape(batch, height, width, channels)
-        return torch.addcmul(x.permute(0, 2, 3, 1), read, gain.to(read.dtype)).permute(0, 3, 1, 2)
+        return x + read.reshape(batch, height, width, channels).permute(0, 3, 1, 2)

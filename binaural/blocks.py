@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.features import channel_names
+from kernels.layers import batch_norm_relu, upsample_concat
 
 LEVELS = 5
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
@@ -34,6 +35,40 @@ class DoubleConv(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_pooled(x, pool=False)[0]
+
+    def with_pooled(self, x: Tensor, pool: bool) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns and, if `pool`, that max-pooled over 2 × 2."""
+        first, first_norm, _, second, second_norm, _ = self
+        x, _ = norm_relu(first_norm, first(x))
+        return norm_relu(second_norm, second(x), pool)
+
+
+def norm_relu(norm: nn.Module, x: Tensor, pool: bool = False) -> tuple[Tensor, Tensor | None]:
+    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm."""
+    # Not for what stands in its place, such as a batch norm synchronised over processes.
+    if type(norm) is not nn.BatchNorm2d:
+        y = F.relu(norm(x), inplace=True)
+        return y, F.max_pool2d(y, 2) if pool else None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    return batch_norm_relu(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+        pool=pool,
+    )
+
 
 class Encoder(nn.Module):
     """Five levels of `DoubleConv` with max-pooling between them.
@@ -50,18 +85,21 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, in_channels, H, W] → features of level l = 1..5, [B, C_l, H / 2^(l-1), W / 2^(l-1)]."""
-        features = []
-        for index, level in enumerate(self.levels):
-            x = level(x if index == 0 else F.max_pool2d(x, 2))
-            features.append(x)
+        features: list[Tensor] = []
+        pooled: Tensor | None = x
+        for level in self.levels:
+            assert isinstance(level, DoubleConv)
+            assert pooled is not None
+            feature, pooled = level.with_pooled(pooled, pool=len(features) < LEVELS - 1)
+            features.append(feature)
         return features
 
 
 class Fusion(nn.Module):
     """Both ears' features, concatenated, through a 1 × 1 convolution, batch norm and ReLU.
 
-    Computed as W [left; right] = W_left left + W_right right, two matrix products on the channels-last
-    maps: the concatenated map is never made, nor its gradient.
+    Computed as W [left; right] = W_left left + W_right right: the concatenated map is never made, nor its
+    gradient.
 
     Args:
         ear_channels: channels of either ear's map.
@@ -75,14 +113,9 @@ class Fusion(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W] → [B, C_out, H, W]."""
-        batch, channels, height, width = left.shape
-        weight_left, weight_right = self.conv.weight.flatten(1).split(channels, dim=1)  # [C_out, C_ear]
-        rows_left, rows_right = (x.permute(0, 2, 3, 1).reshape(-1, channels) for x in (left, right))
-        fused = rows_left @ weight_left.T
-        # Autocast leaves operations in place alone, so follow what it made of the first product.
-        fused.addmm_(rows_right.to(fused.dtype), weight_right.T.to(fused.dtype))
-        fused = fused.view(batch, height, width, -1).permute(0, 3, 1, 2)
-        return F.relu(self.norm(fused), inplace=True)
+        weight_left, weight_right = self.conv.weight.split(left.shape[1], dim=1)
+        fused = F.conv2d(left, weight_left).add_(F.conv2d(right, weight_right))
+        return norm_relu(self.norm, fused)[0]
 
 
 class Decoder(nn.Module):
@@ -109,8 +142,7 @@ class Decoder(nn.Module):
         """Features of five levels, finest first → [B, C_1, H, W]."""
         x = features[-1]
         for up, skip in zip(self.ups, reversed(features[:-1]), strict=True):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = up(torch.cat([skip, x], dim=1))
+            x = up(upsample_concat(skip, x))
         return x
 
 
@@ -132,7 +164,8 @@ class DepthDecoder(Decoder):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
-        return torch.sigmoid(self.head(super().forward(features))) * self.max_depth
+        # In float32 under autocast too: bfloat16 would round metres to parts of 256.
+        return torch.sigmoid(self.head(super().forward(features)).float()) * self.max_depth
 
 
 def check_sizes(base_channels: int, max_depth: float) -> None:

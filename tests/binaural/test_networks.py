@@ -179,3 +179,21 @@ def test_refusals(arguments, message):
 def test_input_is_checked(shape):
     with pytest.raises(ValueError, match=r"the input must be \[B, 2, H, W\]"):
         UNet(8)(torch.randn(shape))
+
+
+def test_compiles_whole_and_once():
+    """No graph break, no recompilation, and what is computed stays the same to the bit."""
+    torch.manual_seed(0)
+    network = BinauralAttentionDepthNet(4).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 2, 16, 16).to(memory_format=torch.channels_last)
+    gradients = []
+    for run in (network, compiled):
+        run(x).square().mean().backward()
+        gradients.append([p.grad for p in network.parameters()])
+        network.zero_grad(set_to_none=True)
+    for eager, whole in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, eager)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(2):
+            compiled(x).square().mean().backward()

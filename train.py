@@ -17,6 +17,7 @@ from binaural.metrics import METRICS
 from binaural.networks import load_network
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
+from binaural.training.allocator import keep_freed_memory
 from binaural.training.batches import evaluation_loader
 from binaural.training.checks import check_backend, check_data
 from binaural.training.interruption import Interruption, StopRequested
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(options: Options) -> None:
+    keep_freed_memory()
     torch.manual_seed(options.seed)
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)

@@ -57,10 +57,20 @@ def cases(device: str, dtype: torch.dtype, compiled: bool) -> Iterator[Case]:
             leaves=projections,
             grads=grads,
             implementations=implementations,
-            # shared similarity: products of inner size d and dv, for S, both outputs, and their gradients
-            flops=(2.0 * scores * (d + 2 * dv), 2.0 * scores * (3 * d + 4 * dv)),
+            flops=count_flops(scores, d, dv),
             traffic=(operand * (2.0 * d + 4 * dv), operand * (4.0 * d + 8 * dv)),
         )
+
+
+def count_flops(scores: int, d: int, dv: int) -> tuple[float, float]:
+    """Forward and backward with shared similarity: products of inner size d and dv, for S, both outputs, and
+    their gradients.
+
+    Args:
+        scores: pairs of time steps, over all problems and heads.
+        d, dv: channels of a head's queries and values.
+    """
+    return 2.0 * scores * (d + 2 * dv), 2.0 * scores * (3 * d + 4 * dv)
 
 
 def _from_projections(

@@ -17,7 +17,9 @@ from binaural.pretrained import Pretrained, read_config
 
 Matching = Literal["attention", "group_correlation", "concatenation"]
 
-_CHANNEL_MULTIPLE = 16  # a lean encoder's channels are rounded to it: two AVX vectors, a tensor-core tile
+# A lean encoder's channels are rounded down to the largest of these multiples that they reach: four, two or
+# one vectors of AVX-512, and whole tiles of tensor cores. Other counts are as slow as the next multiple.
+_CHANNEL_MULTIPLES = (64, 32, 16)
 
 
 class BinauralEncoder(Encoder):
@@ -201,4 +203,6 @@ def load_network(folder: str | Path) -> Pretrained:
 def _scale_channels(channels: int, width: float) -> int:
     if width == 1:
         return channels
-    return max(_CHANNEL_MULTIPLE, round(channels * width / _CHANNEL_MULTIPLE) * _CHANNEL_MULTIPLE)
+    wanted = int(channels * width)
+    multiple = next((m for m in _CHANNEL_MULTIPLES if m <= wanted), _CHANNEL_MULTIPLES[-1])
+    return max(multiple, wanted // multiple * multiple)

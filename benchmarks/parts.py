@@ -1,0 +1,141 @@
+"""Where the time of a training step goes: forward and backward of each part of the network."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+import binaural.attention
+from benchmarks.systems import Step
+from binaural.attention import BinauralCrossAttention
+from binaural.blocks import Decoder, Encoder, Fusion
+
+PARTS = (
+    "encoders",
+    "attention core",
+    "attention projections",
+    "fusion",
+    "decoder",
+    "loss",
+    "optimiser",
+    "other",
+)
+_PART_OF = {
+    Encoder: "encoders",
+    BinauralCrossAttention: "attention projections",
+    Fusion: "fusion",
+    Decoder: "decoder",
+}
+
+
+class Clock:
+    """Seconds by part. Time belongs to the innermost part that is running."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._running = ["other"]
+        self._since = _now()
+
+    def enter(self, part: str) -> None:
+        self._settle()
+        self._running.append(part)
+
+    def leave(self) -> None:
+        self._settle()
+        self._running.pop()
+
+    def _settle(self) -> None:
+        now = _now()
+        self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+
+def measure_parts(step: Step, steps: int) -> dict[str, float]:
+    """Seconds by part in the median of some steps, each operation of the backward by the part it belongs to.
+
+    On a GPU the clock waits for the device between parts and between operations of the backward.
+    """
+    taken = [_measure(step) for _ in range(steps)]
+    return {part: sorted(seconds[part] for seconds in taken)[steps // 2] for part in PARTS}
+
+
+def _measure(step: Step) -> dict[str, float]:
+    clock = Clock()
+    inputs: dict[nn.Module, set[Any]] = {}
+
+    def enter(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[module] = {x.grad_fn for x in _tensors(arguments)}
+        clock.enter(_part_of(module))
+
+    def leave(module: nn.Module, _: Any, result: Any) -> None:
+        clock.leave()
+        _watch(result, inputs[module], _part_of(module), clock)
+
+    modules = [module for module in step.network.modules() if isinstance(module, tuple(_PART_OF))]
+    hooks = [module.register_forward_pre_hook(enter) for module in modules]
+    hooks += [module.register_forward_hook(leave) for module in modules]
+    core = _timed(binaural.attention.cross_attention, "attention core", clock)
+    with mock.patch.object(binaural.attention, "cross_attention", core):
+        pred = step.predict()
+    total = _timed(step.compute_loss, "loss", clock)(pred)
+    total.backward()
+    clock.enter("optimiser")
+    step.update()
+    clock.leave()
+    for hook in hooks:
+        hook.remove()
+    return clock.seconds
+
+
+def _part_of(module: nn.Module) -> str:
+    return next(part for kind, part in _PART_OF.items() if isinstance(module, kind))
+
+
+def _timed(function: Callable[..., Any], part: str, clock: Clock) -> Callable[..., Any]:
+    """`function` with its forward and backward counted as `part`."""
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        before = {x.grad_fn for x in _tensors((*arguments, *named.values()))}
+        clock.enter(part)
+        result = function(*arguments, **named)
+        clock.leave()
+        _watch(result, before, part, clock)
+        return result
+
+    return run
+
+
+def _watch(result: Any, before: set[Any], part: str, clock: Clock) -> None:
+    """Count the backward of all operations between `before` and `result` as `part`, but for those already
+    counted as another part."""
+    found: set[Any] = {x.grad_fn for x in _tensors((result,))} - before - {None}
+    waiting: list[Any] = list(found)
+    while waiting:
+        node = waiting.pop()
+        if node.metadata.get("part") is None and type(node).__name__ != "AccumulateGrad":
+            node.metadata["part"] = part
+            node.register_prehook(lambda _: clock.enter(part))
+            node.register_hook(lambda *_: clock.leave())
+        for following, _ in node.next_functions:
+            if following is not None and following not in found and following not in before:
+                found.add(following)
+                waiting.append(following)
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,161 @@
+"""The training steps that the benchmark compares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cross_attention import count_flops
+from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
+from binaural.losses import BinauralAttentionLoss
+from binaural.training.optimisation import make_optimizer
+from kernels import use_backend
+
+LEAN = 0.63
+OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
+    "ours",
+    "ours, lean ears",
+    "U-Net, fast path",
+    "U-Net as usually written",
+)
+NAIVE_PLANE, NAIVE_TIME = "naive attention, plane", "naive attention, time axis"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The size of a step."""
+
+    base_channels: int
+    size: int  # of the square spectrogram and depth map
+    batch: int
+
+    def __str__(self) -> str:
+        return f"base {self.base_channels}, {self.size} x {self.size}, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the fast path of this machine is."""
+
+    device: str
+    precision: torch.dtype  # of autocast; float32 means none
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class System:
+    """A network, and whether it trains on the fast path: channels-last, the precision chosen for the device,
+    fused kernels, loss and optimiser. Else it runs as one usually writes it: default layout, float32,
+    eager."""
+
+    make: Callable[[int], nn.Module]
+    fast: bool
+    loss: Callable[[], nn.Module]
+
+
+class MaskedL1(nn.Module):
+    """The loss that a plain U-Net is usually trained with."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> tuple[Tensor, None]:
+        valid = target > 0
+        return F.l1_loss(pred[valid], target[valid]), None
+
+
+def naive(**arguments: Any) -> System:
+    """Attention as first written: two similarity matrices, materialised; every term of the loss eager."""
+    return System(
+        lambda base: BinauralAttentionDepthNet(base, similarity="separate", backend="reference", **arguments),
+        fast=False,
+        loss=lambda: BinauralAttentionLoss(backend="reference"),
+    )
+
+
+SYSTEMS = {
+    OURS: System(BinauralAttentionDepthNet, True, BinauralAttentionLoss),
+    OURS_LEAN: System(
+        lambda base: BinauralAttentionDepthNet(base, ear_width=LEAN), True, BinauralAttentionLoss
+    ),
+    FAST_UNET: System(UNet, True, BinauralAttentionLoss),
+    USUAL_UNET: System(UNet, False, MaskedL1),
+    NAIVE_PLANE: naive(scope="plane"),
+    NAIVE_TIME: naive(scope="time"),
+}
+
+
+class Step:
+    """One system's training step on a batch that stays: forward, loss, backward, optimiser."""
+
+    def __init__(self, system: System, problem: Problem, setting: Setting) -> None:
+        torch.manual_seed(0)
+        device = setting.device
+        layout = torch.channels_last if system.fast else torch.contiguous_format
+        self.fast, self.setting = system.fast, setting
+        self.network = system.make(problem.base_channels).to(device).to(memory_format=layout).train()
+        compiled = setting.compiled and system.fast
+        self.forward = torch.compile(self.network, fullgraph=True) if compiled else self.network
+        self.loss = system.loss().to(device)
+        self.optimizer = (
+            make_optimizer("adamw", self.network, 1e-4, 1e-4)
+            if system.fast
+            else torch.optim.AdamW(self.network.parameters(), 1e-4, weight_decay=1e-4)
+        )
+        shape = (problem.batch, 2, problem.size, problem.size)
+        self.spectrogram = torch.randn(shape, device=device).to(memory_format=layout)
+        self.depth = 10 * torch.rand(problem.batch, 1, problem.size, problem.size, device=device)
+        self.depth[torch.rand_like(self.depth) < 0.1] = 0  # nothing measured there
+
+    def __call__(self) -> None:
+        self.compute_loss(self.predict()).backward()
+        self.update()
+
+    def predict(self) -> Tensor:
+        with self._mode():
+            return self.forward(self.spectrogram)
+
+    def compute_loss(self, pred: Tensor) -> Tensor:
+        with self._mode():
+            return self.loss(pred, self.depth)[0]
+
+    def update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _mode(self) -> Any:
+        if not self.fast:
+            return use_backend("reference")
+        dtype = self.setting.precision
+        return torch.autocast(self.setting.device, dtype, enabled=dtype != torch.float32)
+
+    def count_flops(self) -> float:
+        """Of a step: `torch.utils.flop_counter`'s, and what the fused attention kernels need."""
+        kernels = 0.0
+
+        def count(module: BinauralCrossAttention, ears: tuple[Tensor, Tensor]) -> None:
+            nonlocal kernels
+            batch, channels, height, width = ears[0].shape
+            scores = batch * height * width * (width if module.scope == "time" else height * width)
+            # Over all heads: inner sizes add up to the channels.
+            kernels += sum(count_flops(scores, module.sizes[0], channels))
+
+        hooks = [
+            module.register_forward_pre_hook(count)
+            for module in self.network.modules()
+            if isinstance(module, BinauralCrossAttention) and module.backend is None
+        ]
+        with FlopCounterMode(display=False) as counter:
+            self.compute_loss(self.network(self.spectrogram)).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        for hook in hooks:
+            hook.remove()
+        return counter.get_total_flops() + kernels
+
+    def state_bytes(self) -> int:
+        """Of the weights and, after the first step, of the optimiser's moments."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        for state in self.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

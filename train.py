@@ -5,11 +5,11 @@
 
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 
 from binaural.data import CachedEchoes, EchoDataset, Echoes, open_split
 from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
@@ -17,14 +17,17 @@ from binaural.metrics import METRICS
 from binaural.networks import load_network
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
+from binaural.training.activations import checkpoint_activations
 from binaural.training.allocator import keep_freed_memory
 from binaural.training.batches import evaluation_loader
 from binaural.training.checks import check_backend, check_data
 from binaural.training.interruption import Interruption, StopRequested
-from binaural.training.optimisation import choose_device, choose_precision
+from binaural.training.optimisation import choose_compile, choose_device, choose_precision
 from binaural.training.options import Options, parse_options
 from binaural.training.pictures import draw_curves
+from binaural.training.processes import Processes
 from binaural.training.run_folder import RunFolder, choose_run_folder
+from binaural.training.sync_batchnorm import synchronise_batchnorm
 from binaural.training.systems import make_loss, make_network
 from binaural.training.trainer import LossNotFinite, Trainer
 
@@ -32,25 +35,35 @@ from binaural.training.trainer import LossNotFinite, Trainer
 def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
     try:
-        train(options)
+        with Processes(choose_device(options.device)) as processes:
+            train(options, processes)
     except (ValueError, OSError, LossNotFinite) as error:
         # An error in a loading process comes with its traceback there; its last line is the error.
         sys.exit(f"train.py: {str(error).rstrip().splitlines()[-1]}")
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        sys.exit(f"train.py: a process that loads data died, for lack of memory perhaps: {error}")
     except KeyboardInterrupt:
         sys.exit("train.py: stopped")
 
 
-def train(options: Options) -> None:
+def train(options: Options, processes: Processes) -> None:
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    device = choose_device(options.device)
+    device = processes.device
     precision = choose_precision(options.precision, device)
-    compiled = options.compile == "on" or (options.compile == "auto" and device.type == "cuda")
-    path = choose_run_folder(options)
+    compiled = choose_compile(options.compile, device, options.sync_batchnorm)
+    share = processes.share_of(options.batch_size)
+    path = Path(processes.from_main(lambda: str(choose_run_folder(options))))
 
     # Network
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network = make_network(options).to(device).to(memory_format=layout)
+    if options.sync_batchnorm and processes.count > 1:
+        synchronise_batchnorm(network)
+    if options.checkpoint_activations:
+        checkpoint_activations(network)
     loss = make_loss(options, network)
     if options.kernel_backend is not None:
         check_backend(network, options, device, precision)
@@ -68,15 +81,17 @@ def train(options: Options) -> None:
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
-        f"{str(precision).removeprefix('torch.')}, {'compiled' if compiled else 'eager'}"
+        f"{chosen(options.precision, str(precision).removeprefix('torch.'))}, "
+        f"{chosen(options.compile, 'compiled' if compiled else 'eager')}"
+        + (f", {processes.count} processes" if processes.count > 1 else "")
     )
 
     if options.cache:  # the test split is read once
         train_set, val_set = (cached(options, splits[split], split) for split in ("train", "val"))
 
     # The run
-    run = RunFolder(path)
-    trainer = Trainer(options, network, loss, train_set, run, device, precision, compiled)
+    run = RunFolder(path, writes=processes.main)
+    trainer = Trainer(options, network, loss, train_set, run, processes, precision, compiled)
     print(f"writing to {path}")
     run.begin(wandb_config=vars(options) if options.use_wandb else None)
     if options.resume:
@@ -86,31 +101,40 @@ def train(options: Options) -> None:
         print(f"going on in epoch {trainer.epoch + 1} after step {trainer.step}")
     run.write_json("config.json", {name: value for name, value in vars(options).items() if name != "resume"})
 
-    measure = partial(
-        evaluate,
-        device=device,
-        precision=precision,
-        channels_last=options.channels_last,
-        threshold=options.metric_threshold,
-    )
-    with Interruption() as interruption:
+    def measure(network: torch.nn.Module, dataset: Echoes) -> dict[str, float]:
+        """The metrics over all samples, of which each process takes every so many."""
+        own = Subset(dataset, range(processes.rank, len(dataset), processes.count))
+        batches = evaluation_loader(own, share, options.num_workers)
+        metrics = evaluate(
+            network,
+            interruption.watch(batches),
+            device=device,
+            precision=precision,
+            channels_last=options.channels_last,
+            threshold=options.metric_threshold,
+        )
+        processes.add_up(metrics.state)
+        return metrics.compute()
+
+    with Interruption(processes) as interruption:
         try:
             while trainer.epoch < options.nb_epochs:
                 trainer.train_epoch(interruption)
-                metrics = measure(network, interruption.watch(loader(options, val_set))).compute()
+                processes.take_buffers_from_main(network)
+                metrics = measure(network, val_set)
                 run.log(
                     {"kind": "validation", "epoch": trainer.epoch + 1, "step": trainer.total_steps, **metrics}
                 )
                 print(f"validation: {describe(metrics)}")
                 if trainer.finish_epoch(metrics["rmse"]):
-                    network.save_pretrained(run.best, description(options))
+                    run.save_network(run.best, network, description(options))
                 save_last(run, trainer, options)
 
             print(f"test, pixels deeper than {options.metric_threshold:g} m:")
+            processes.wait()  # for the main one to have saved
             best = load_network(run.best).to(device).to(memory_format=layout)
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
-            results = measure(best, interruption.watch(loader(options, test_set))).compute()
-            floor = measure(constant, interruption.watch(loader(options, test_set))).compute()
+            results, floor = measure(best, test_set), measure(constant, test_set)
         except StopRequested as stop:
             trainer.check_losses()
             save_last(run, trainer, options)
@@ -121,6 +145,8 @@ def train(options: Options) -> None:
             return
         finally:
             run.close()
+    if not processes.main:
+        return
     width = max(len(options.model), len("constant"))
     print(f"  {options.model:<{width}} {describe(results)}")
     print(f"  {'constant':<{width}} {describe(floor)}")
@@ -163,10 +189,6 @@ def cached(options: Options, dataset: EchoDataset, split: str) -> CachedEchoes:
     return CachedEchoes(dataset, folder, split, options.num_workers)
 
 
-def loader(options: Options, dataset: Echoes) -> torch.utils.data.DataLoader:
-    return evaluation_loader(dataset, options.batch_size, options.num_workers)
-
-
 def description(options: Options) -> dict[str, Any]:
     """What the saved network must be fed with, for its `config.json`."""
     names = ("dataset", "image_size", "max_depth", "preprocessing", "features")
@@ -174,8 +196,12 @@ def description(options: Options) -> dict[str, Any]:
 
 
 def save_last(run: RunFolder, trainer: Trainer, options: Options) -> None:
-    trainer.network.save_pretrained(run.last, description(options))
+    run.save_network(run.last, trainer.network, description(options))
     run.save_state(trainer.state())
+
+
+def chosen(option: str, value: str) -> str:
+    return f"{value} (chosen)" if option == "auto" else value
 
 
 def describe(metrics: dict[str, float]) -> str:

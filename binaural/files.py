@@ -20,6 +20,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, what was there is kept", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """`train.py` from end to end, on a handful of simulated rooms."""
 
+import errno
 import json
 import os
 import re
@@ -276,7 +277,9 @@ def test_recordings_without_depth_are_counted(rooms, tmp_path, capsys):
         ["--precision", "bf16", "--accumulate", "2", "--scope", "plane", "--clip_gradient", "0"],
         ["--similarity", "separate", "--max_lag", "3", "--ear_width", "0.63", "--num_workers", "2"],
         ["--matching", "group_correlation", "--features", "magnitude", "ipd"],
-        ["--matching", "concatenation", "--features", "gcc_phat"],
+        ["--matching", "concatenation", "--features", "gcc_phat", "--features_on", "device"],
+        ["--features_on", "device", "--checkpoint_activations"],
+        ["--no-cache"],
         ["--model", "unet_pix2pix", "--preprocessing", "official"],
         ["--model", "base_residual", "--features", "magnitude", "gcc_phat"],
     ],
@@ -312,6 +315,77 @@ def test_a_student_hears_what_its_teacher_saw(rooms, tmp_path, capsys):
         with pytest.raises(SystemExit) as error:
             command([str(teacher), *more])
         assert "camera's picture" in str(error.value.code)
+
+
+@pytest.mark.slow
+def test_two_processes_are_stopped_and_one_goes_on(rooms, whole_run, tmp_path):
+    """By torchrun; with batch norm over both, nearly the same comes out as of one process."""
+    args = arguments(rooms, tmp_path, "two", "--use_adaptive_loss", "--sync_batchnorm")
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    process = start(*torchrun, "train.py", *args)
+    run = tmp_path / "two"
+    wait_for(lambda: len(log_of(run)) >= 5, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert out.count("saved in epoch") == 1
+    assert "2 processes" in out
+    expected = {(r["kind"], r["step"]): r for r in log_of(whole_run[0])}
+    for record in log_of(run)[:5]:
+        whole = expected[record["kind"], record["step"]]
+        key = "loss" if record["kind"] == "train" else "rmse"
+        assert record[key] == pytest.approx(whole[key], rel=2e-3)
+    out = run_to_end(*args, "--resume")
+    assert "going on in epoch 2" in out
+    rmse, whole_rmse = (json.loads((r / "metrics.json").read_text())["rmse"] for r in (run, whole_run[0]))
+    assert rmse == pytest.approx(whole_rmse, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_processes_cannot_share_is_refused(rooms, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    args = arguments(rooms, tmp_path, "odd", "--batch_size", "5")
+    process = start(*torchrun, "train.py", *args)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "train.py: batch_size is 5, which 2 processes cannot share equally" in err
+    assert not (tmp_path / "odd").exists()
+
+
+@pytest.mark.slow
+def test_a_loading_process_that_dies_ends_the_run(rooms, tmp_path):
+    args = arguments(rooms, tmp_path, "died", "--nb_epochs", "1000", "--num_workers", "1")
+    process = start("train.py", *args)
+    run = tmp_path / "died"
+    wait_for((run / "last" / "training_state.pt").exists, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    loading = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(loading[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "train.py: a process that loads data died" in err
+    assert "Traceback" not in err.rpartition("train.py:")[2]
+    assert torch.load(run / "last" / "training_state.pt", weights_only=True)["epoch"] >= 1
+
+
+def test_a_full_disk_while_saving_keeps_the_last_checkpoint(rooms, tmp_path, monkeypatch):
+    sync, calls = os.fsync, 0
+
+    def full(descriptor):
+        nonlocal calls
+        calls += "training_state" in os.readlink(f"/proc/self/fd/{descriptor}")
+        if calls == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments(rooms, tmp_path, "full"))
+    path = tmp_path / "full" / "last" / "training_state.pt"
+    assert f"No space left on device, what was there is kept: '{path}'" in str(error.value.code)
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert not list((tmp_path / "full").rglob("*.tmp"))
+    monkeypatch.undo()
+    train.main(arguments(rooms, tmp_path, "full", "--resume"))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ So a run that was stopped in the middle of an epoch goes on as if it had not bee
 loading processes.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,21 +18,26 @@ Key = tuple[int, int]  # epoch, index in the data set
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Shuffled batches of each epoch; the last, incomplete one is left out.
+    """This process's share of the shuffled batches of each epoch; the last, incomplete one is left out.
+
+    The batches themselves do not depend on how many processes share them.
 
     Args:
         size: samples in the data set.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch, of all processes together.
         seed: with the epoch, it decides the order.
+        rank, count: which of how many processes this one is.
 
     Raises:
         ValueError: there are fewer samples than one batch needs.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, count: int = 1) -> None:
         if size < batch_size:
             raise ValueError(f"batch_size is {batch_size}, but the training set has only {size} samples")
         self.size, self.batch_size, self.seed = size, batch_size, seed
+        share = batch_size // count
+        self.share = slice(rank * share, (rank + 1) * share)
         self.epoch, self.start = 0, 0
 
     def go_to(self, epoch: int, batch: int = 0) -> None:
@@ -49,7 +55,7 @@ class EpochBatches(Sampler[list[Key]]):
         order = self._order()
         for batch in range(self.start, len(self)):
             indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in indices]
+            yield [(self.epoch, index) for index in indices[self.share]]
 
     def _order(self) -> list[int]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
@@ -70,16 +76,17 @@ class SeededItems(Dataset[tuple[Tensor, ...]]):
 
 
 def training_loader(
-    dataset: Echoes, batch_size: int, seed: int, num_workers: int
+    dataset: Echoes, batch_size: int, seed: int, num_workers: int, rank: int = 0, count: int = 1
 ) -> tuple[DataLoader[tuple[Tensor, ...]], EpochBatches]:
-    """A loader of shuffled training batches, and the sampler that says where it is."""
-    batches = EpochBatches(len(dataset), batch_size, seed)
+    """A loader of this process's share of shuffled batches, and the sampler that says where it is."""
+    batches = EpochBatches(len(dataset), batch_size, seed, rank, count)
     loader = DataLoader(
         SeededItems(dataset, seed),
         batch_sampler=batches,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals_to_the_run,
     )
     return loader, batches
 
@@ -89,8 +96,18 @@ def evaluation_loader(
 ) -> DataLoader[tuple[Tensor, ...]]:
     """A loader of all samples, in order."""
     return DataLoader(
-        dataset, batch_size=batch_size, num_workers=num_workers, pin_memory=torch.cuda.is_available()
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and torchrun reach a run's loading processes too, which the run still needs to stop in order."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _mix(*numbers: int) -> int:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
+from binaural.training.processes import Processes
+
 Item = TypeVar("Item")
 
 
@@ -13,9 +15,14 @@ class StopRequested(Exception):
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM wait for the end of a step; a second Ctrl-C stops at once."""
+    """While entered, SIGINT and SIGTERM wait for the end of a step; a second Ctrl-C stops at once.
 
-    def __init__(self) -> None:
+    Args:
+        processes: that must stop together, one by default.
+    """
+
+    def __init__(self, processes: Processes | None = None) -> None:
+        self._processes = processes
         self._requested: str | None = None
 
     def __enter__(self) -> "Interruption":
@@ -31,16 +38,27 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+    def watch(self, items: Iterable[Item], agree_every: int = 0) -> Iterator[Item]:
         """The items, as long as nobody asks to stop.
 
+        Args:
+            items: as many in every process.
+            agree_every: items between two questions to the other processes, if there are any; 0 never asks,
+                and then several processes do not stop here.
+
         Raises:
-            StopRequested: after the work on an item during which a signal came.
+            StopRequested: after the work on an item during which a signal came, here or elsewhere.
         """
-        for item in items:
+        for number, item in enumerate(items, start=1):
             yield item
-            if self._requested is not None:
-                raise StopRequested(self._requested)
+            if self._processes is None or self._processes.count == 1:
+                stop = self._requested is not None
+            elif agree_every and number % agree_every == 0:
+                stop = self._processes.any(self._requested is not None)
+            else:
+                stop = False
+            if stop:
+                raise StopRequested(self._requested or "another process was asked to stop")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._requested is not None and number == signal.SIGINT:

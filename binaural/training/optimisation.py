@@ -80,4 +80,21 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         raise ValueError(
             f"--precision fp16 needs a GPU, and this run is on {device}; bf16 or fp32 would work"
         )
+    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if dtype == torch.bfloat16 and lacks_bf16:
+        raise ValueError(f"--precision bf16: {device} lacks it; fp16 or fp32 would work")
     return dtype
+
+
+def choose_compile(name: str, device: torch.device, sync_batchnorm: bool) -> bool:
+    """Whether the network goes through torch.compile.
+
+    "auto" does so on a GPU. On a CPU compiling takes minutes, more than a run of the default size
+    gains by it.
+
+    Raises:
+        ValueError: what is asked for cannot be compiled.
+    """
+    if name == "on" and sync_batchnorm:
+        raise ValueError("--compile on: batch norms that talk to other processes cannot be compiled")
+    return name == "on" or (name == "auto" and device.type == "cuda" and not sync_batchnorm)

@@ -67,6 +67,8 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
+    "checkpoint_activations": False,
+    "sync_batchnorm": False,
     "channels_last": True,
     "kernel_backend": None,
     "experiment_name": None,
@@ -79,7 +81,7 @@ DEFAULTS: dict[str, Any] = {
 # A resumed run may change these; anything else would make it another run.
 CHANGEABLE = {
     "dataset_dir", "cache_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend",
-    "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
+    "checkpoint_activations", "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
@@ -165,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(loss, "--lambda_smooth", "weight of the smoothness", type=not_negative)
 
     optimisation = parser.add_argument_group("optimisation")
-    add(optimisation, "--batch_size", "samples a step", type=positive_int)
+    add(optimisation, "--batch_size", "samples a step, of all processes together", type=positive_int)
     add(optimisation, "--nb_epochs", "passes over the training set", type=positive_int)
     add(optimisation, "--learning_rate", "at its peak", type=positive)
     add(optimisation, "--optimizer", "the optimiser", choices=("adamw", "adam", "sgd"))
@@ -185,6 +187,10 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     add(speed, "--compile", "torch.compile; auto: on a GPU", choices=("auto", "on", "off"))
+    add(speed, "--checkpoint_activations", "forget activations and compute them again, to save memory",
+        action="store_true")  # fmt: skip
+    add(speed, "--sync_batchnorm", "with torchrun: batch norm over the samples of all processes",
+        action="store_true")  # fmt: skip
     add(speed, "--channels_last", "memory layout", action=argparse.BooleanOptionalAction)
     add(speed, "--kernel_backend", "of attention and loss; the best available if not given",
         choices=("reference", "cpp", "triton", "cuda"))  # fmt: skip

@@ -11,16 +11,22 @@ from typing import Any
 import torch
 
 from binaural.files import remove_unfinished, write_atomically, write_json
+from binaural.pretrained import Pretrained
 from binaural.training.options import Options
 
 STATE = "training_state.pt"
 
 
 class RunFolder:
-    """`<runs_dir>/<name>/`, with everything that a run writes; nothing before `begin`."""
+    """`<runs_dir>/<name>/`, with everything that a run writes; nothing before `begin`.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the folder.
+        writes: False for all but one of several processes: they read only.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self._wandb: Any = None
 
     def begin(self, wandb_config: dict[str, Any] | None = None) -> None:
@@ -29,6 +35,8 @@ class RunFolder:
         Raises:
             OSError: the folder cannot be made.
         """
+        if not self.writes:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.best, self.last):
             remove_unfinished(folder)
@@ -58,10 +66,13 @@ class RunFolder:
         return self.path / "last"
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_json(self.path / name, content)
+        if self.writes:
+            write_json(self.path / name, content)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to `log.jsonl`: one JSON object, its values plain numbers and strings."""
+        if not self.writes:
+            return
         with open(self.path / "log.jsonl", "a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
         if self._wandb is not None:
@@ -77,13 +88,22 @@ class RunFolder:
 
     def trim_log(self, steps: int) -> None:
         """Drop what was logged after `steps`: a killed run had gone further than its last checkpoint."""
+        if not self.writes:
+            return
         kept = [record for record in self.read_log() if record["step"] <= steps]
         write_atomically(
             self.path / "log.jsonl", "".join(json.dumps(record) + "\n" for record in kept).encode()
         )
 
+    def save_network(self, folder: Path, network: Pretrained, extra: dict[str, Any]) -> None:
+        """`network.save_pretrained` to `best` or `last`."""
+        if self.writes:
+            network.save_pretrained(folder, extra)
+
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the training state whole: a run killed at any moment keeps the one before."""
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.last.mkdir(exist_ok=True)

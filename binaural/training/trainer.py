@@ -2,11 +2,13 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from binaural.data import Echoes
@@ -16,6 +18,7 @@ from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
 from binaural.training.optimisation import make_optimizer, make_scheduler
 from binaural.training.options import Options
+from binaural.training.processes import Processes
 from binaural.training.run_folder import RunFolder
 from binaural.training.step_losses import StepLosses
 
@@ -33,12 +36,12 @@ class Trainer:
         loss: of the network's output in training mode, the depth, and the picture where the data set has it.
         train_set: what it learns from.
         run: where the log goes.
-        device: of the network.
+        processes: that train together; the network is on the device of this one.
         precision: of autocast; float32 means none.
         compiled: run the network through torch.compile.
 
     Raises:
-        ValueError: an epoch holds less than one step.
+        ValueError: an epoch holds less than one step, or the processes cannot share a batch equally.
     """
 
     def __init__(
@@ -48,17 +51,29 @@ class Trainer:
         loss: DepthLoss,
         train_set: Echoes,
         run: RunFolder,
-        device: torch.device,
+        processes: Processes,
         precision: torch.dtype,
         compiled: bool,
     ) -> None:
+        processes.share_of(options.batch_size)
         self.options, self.network, self.train_set, self.run = options, network, train_set, run
-        self.device, self.precision = device, precision
+        self.processes, self.precision = processes, precision
+        self.device = device = processes.device
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.forward = torch.compile(network, fullgraph=True) if compiled else network
+        self.forward: Any = network
+        if compiled:
+            self.forward = torch.compile(network, fullgraph=True)
+        if processes.count > 1:
+            devices = [device] if device.type == "cuda" else None
+            self.forward = DistributedDataParallel(self.forward, devices, gradient_as_bucket_view=True)
         self.loss = loss.to(device)
         self.batches, self.order = training_loader(
-            train_set, options.batch_size, options.seed, options.num_workers
+            train_set,
+            options.batch_size,
+            options.seed,
+            options.num_workers,
+            processes.rank,
+            processes.count,
         )
         self.steps_per_epoch = len(self.order) // options.accumulate
         if self.steps_per_epoch == 0:
@@ -100,18 +115,26 @@ class Trainer:
             initial=self.step,
             desc=f"epoch {self.epoch + 1}/{options.nb_epochs}",
             unit="step",
+            disable=not self.processes.main,
         ) as bar:
-            for number, (heard, *seen) in enumerate(interruption.watch(self.batches), start=1):
+            batches = interruption.watch(self.batches, options.log_interval * options.accumulate)
+            for number, (heard, *seen) in enumerate(batches, start=1):
                 if self.step == self.steps_per_epoch:
                     break  # batches that do not fill another step
-                self._add_gradient(heard, *seen)
-                watch.count(len(heard))
-                if number % options.accumulate:
+                full = number % options.accumulate == 0
+                with nullcontext() if full else self._without_exchange():
+                    self._add_gradient(heard, *seen)
+                watch.count(len(heard) * self.processes.count)
+                if not full:
                     continue
                 self._update_weights()
                 bar.update()
                 if self.step % options.log_interval == 0 or self.step == self.steps_per_epoch:
                     bar.set_postfix_str(self._log(watch))
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Gradients are exchanged between processes once a step."""
+        return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
 
     def _add_gradient(self, heard: Tensor, *seen: Tensor) -> None:
         heard, *targets = (x.to(self.device, non_blocking=True) for x in (heard, *seen))
@@ -119,8 +142,10 @@ class Trainer:
             heard = self.front_end(heard)
         heard = heard.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            total, terms = self.loss(self.forward(heard), *targets)
-        self.scaler.scale(total / self.options.accumulate).backward()
+            # Of the whole batch, whose masked means are not those of its shares. Gradients of the shares add
+            # up to the batch's; DistributedDataParallel takes their mean.
+            total, terms = self.loss(self.processes.join(self.forward(heard)), *self.processes.join(targets))
+        self.scaler.scale(total * (self.processes.count / self.options.accumulate)).backward()
         self.losses.add(total, terms)
 
     def _update_weights(self) -> None:

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from binaural import BinauralAttentionDepthNet
-from binaural.training.optimisation import choose_device, choose_precision, make_optimizer, make_scheduler
+from binaural.training.optimisation import (
+    choose_compile,
+    choose_device,
+    choose_precision,
+    make_optimizer,
+    make_scheduler,
+)
 
 
 def rates(name, steps=100):
@@ -51,3 +57,21 @@ def test_precision_and_device():
     for name in ("abacus", "meta"):
         with pytest.raises(ValueError, match=f"--device {name}: "):
             choose_device(name)
+
+
+def test_a_gpu_without_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    gpu = torch.device("cuda")
+    assert choose_precision("auto", gpu) == torch.float16
+    with pytest.raises(ValueError, match="--precision bf16: cuda lacks it"):
+        choose_precision("bf16", gpu)
+
+
+def test_what_is_compiled():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_compile("auto", gpu, sync_batchnorm=False)
+    assert not choose_compile("auto", gpu, sync_batchnorm=True)
+    assert not choose_compile("auto", cpu, sync_batchnorm=False)
+    assert choose_compile("on", cpu, sync_batchnorm=False)
+    with pytest.raises(ValueError, match="--compile on: batch norms"):
+        choose_compile("on", gpu, sync_batchnorm=True)

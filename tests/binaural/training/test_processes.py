@@ -1,0 +1,58 @@
+"""Two real processes learn what one learns from the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from one_step import step
+
+from binaural.training.batches import EpochBatches
+from binaural.training.processes import Processes
+
+ROOT = Path(__file__).resolve().parents[3]
+MODELS = ["binaural", "base_residual"]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.slow
+def test_gradients_of_two_processes_are_those_of_one(tmp_path):
+    """With batch norm over both, and masks of very different size in their shares."""
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    script = Path(__file__).with_name("one_step.py")
+    subprocess.run(
+        [sys.executable, *command, script, tmp_path / "two.pt", *MODELS],
+        check=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    found = torch.load(tmp_path / "two.pt", weights_only=True)
+    for model in MODELS:
+        with Processes(CPU) as alone:
+            expected = step(alone, model)
+        assert found[model].keys() == expected.keys()
+        for name, value in expected.items():
+            error = (found[model][name] - value).norm() / value.norm().clamp(min=1e-6)
+            assert error < 1e-3, (model, name, error)
+
+
+def test_shares_make_the_batch():
+    def keys(**share):
+        batches = EpochBatches(20, 6, seed=0, **share)
+        batches.go_to(3)
+        return list(batches)
+
+    shares = [keys(rank=rank, count=3) for rank in range(3)]
+    joined = [[key for part in parts for key in part] for parts in zip(*shares, strict=True)]
+    assert joined == keys()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    processes = Processes(CPU)
+    assert processes.share_of(7) == 7
+    processes.count = 2
+    with pytest.raises(ValueError, match="batch_size is 7, which 2 processes cannot share equally"):
+        processes.share_of(7)

@@ -6,7 +6,8 @@
 //   inline
 //      function of the standard library is compiled for a processor that the user may not have;
 //   2. raises the target with `#pragma GCC target`;
-//   3. defines BINAURAL_ISA, the namespace of its copy of the kernel, and BINAURAL_VECTOR_BYTES;
+//   3. defines BINAURAL_ISA, the namespace of its copy of the kernel, BINAURAL_VECTOR_BYTES, and
+//      BINAURAL_AVX512 if that is what vectors of 64 bytes are compiled to;
 //   4. includes the kernel.
 #pragma once
 

@@ -68,6 +68,32 @@ BINAURAL_INLINE void store(T* p, Vec<T> v) {
   std::memcpy(p, &v, sizeof(v));
 }
 
+// Stores past the caches, for results that are only read much later: the line is not fetched first.
+// `p` is aligned to a vector. `finish_streams` must follow before another thread may read them.
+template <class T>
+BINAURAL_INLINE void stream(T* p, Vec<T> v) {
+#if defined(BINAURAL_AVX512)
+  __builtin_ia32_movntps512(reinterpret_cast<float*>(p), bit_cast<Vec<float>>(v));
+#elif defined(__x86_64__) && BINAURAL_VECTOR_BYTES == 32
+  __builtin_ia32_movntps256(reinterpret_cast<float*>(p), bit_cast<Vec<float>>(v));
+#elif defined(__x86_64__) && BINAURAL_VECTOR_BYTES == 16
+  __builtin_ia32_movntps(reinterpret_cast<float*>(p), bit_cast<Vec<float>>(v));
+#else
+  store<T>(p, v);
+#endif
+}
+
+BINAURAL_INLINE void finish_streams() {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
+
+template <class T>
+BINAURAL_INLINE bool aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % BINAURAL_VECTOR_BYTES == 0;
+}
+
 template <class T>
 BINAURAL_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;

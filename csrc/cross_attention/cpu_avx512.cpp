@@ -5,6 +5,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define BINAURAL_ISA avx512
 #define BINAURAL_VECTOR_BYTES 64
+#define BINAURAL_AVX512
 #define BINAURAL_TILE_ROWS 12
 #include "cross_attention/cpu_table.h"
 #endif

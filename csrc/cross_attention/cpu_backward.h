@@ -22,6 +22,7 @@ template <class T>
 struct BackwardState {
   struct Header {
     bool apart;  // each direction by itself
+    bool fresh;  // the accumulators were not cleared: the first block of each writes
     T shift;     // c, in units of log2
   };
   Header* header;
@@ -95,13 +96,9 @@ template <class T>
 void backward_prepare(const Call& call, int64_t problem, void* memory) {
   const BackwardState<T> state(call, memory);
   T lowest = kInfinity<T>, highest = -kInfinity<T>;
-  for (int side = 0; side < 2; ++side) {
-    const int64_t length = call.sides[side].length;
-    std::memset(state.sides[side].dq, 0, length * padded<T>(call.d) * sizeof(T));
-    std::memset(state.sides[side].dk, 0, length * padded<T>(call.d) * sizeof(T));
-    std::memset(state.sides[side].dv, 0, length * padded<T>(call.dv) * sizeof(T));
-    const T* lse = lse_of<T>(call.sides[side], problem);
-    for (int64_t i = 0; i < length; ++i) {
+  for (const Side& side : call.sides) {
+    const T* lse = lse_of<T>(side, problem);
+    for (int64_t i = 0; i < side.length; ++i) {
       if (lse[i] == -kInfinity<T>) continue;  // no partner
       lowest = lse[i] < lowest ? lse[i] : lowest;
       highest = lse[i] > highest ? lse[i] : highest;
@@ -110,6 +107,15 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
   state.header->apart =
       !call.shared || !((highest - lowest) * static_cast<T>(kLog2E) < kSafeRange<T>);
   state.header->shift = highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E);
+  // Where each direction goes by itself, both add to the gradients of a shared similarity.
+  state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
+  if (state.header->fresh) return;
+  for (int side = 0; side < 2; ++side) {
+    const int64_t length = call.sides[side].length;
+    std::memset(state.sides[side].dq, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.sides[side].dk, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.sides[side].dv, 0, length * padded<T>(call.dv) * sizeof(T));
+  }
 }
 
 // 2^(shift − lse) of each query, 0 for one without a partner.
@@ -241,7 +247,8 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
                    const BackwardScratch<T>& s) {
   const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
-  Prefetcher next = prefetch_next<T>(call, problem, true, 5 * blocks_of(rows, columns));
+  const bool fresh = state.header->fresh;
+  Prefetcher next = prefetch<T>(call, problem, true, 5 * blocks_of(rows, columns));
   T* d_rows = state.sides[pass.row_side].dq + rows.begin * d;
   T* d_columns = (kBoth ? state.sides[1 - pass.row_side].dq : state.sides[1 - pass.row_side].dk) +
                  columns.begin * d;
@@ -253,11 +260,11 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
                        Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block});
     next.step();
     multiply<T, true>(s.block, kBlockColumns, width, s.row_grads, rows.size, i, height, dv,
-                      AddTo<T>{dv_columns + j * dv, dv});
+                      AddTo<T>{dv_columns + j * dv, dv, fresh && i == 0});
     next.step();
     if (kBoth) {
       multiply<T, false>(s.block, kBlockColumns, height, s.column_grads, columns.size, j, width, dv,
-                         AddTo<T>{dv_rows + i * dv, dv});
+                         AddTo<T>{dv_rows + i * dv, dv, fresh && j == 0});
     }
     multiply<T, false>(s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth,
                        0, depth, padded<T>(width),
@@ -268,10 +275,10 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
       add_lags<T>(s.block, height, width, pass.row_side != 0, s.lags, tile_lags + kStripe + lag);
     }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_panels, columns.size, j, width, d,
-                       AddTo<T>{d_rows + i * d, d});
+                       AddTo<T>{d_rows + i * d, d, fresh && j == 0});
     next.step();
     multiply<T, true>(s.block, kBlockColumns, width, s.row_panels, rows.size, i, height, d,
-                      AddTo<T>{d_columns + j * d, d});
+                      AddTo<T>{d_columns + j * d, d, fresh && i == 0});
     next.step();
   });
 }

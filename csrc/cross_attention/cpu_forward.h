@@ -88,7 +88,9 @@ bool forward_prepare(const Call& call, int64_t problem, void* memory) {
   const ForwardState<T> state(call, memory);
   for (int side = 0; side < 2; ++side) {
     const int64_t length = call.sides[side].length;
-    std::memset(state.sides[side].o, 0, length * padded<T>(call.dv) * sizeof(T));
+    if (!starts_fresh(call)) {
+      std::memset(state.sides[side].o, 0, length * padded<T>(call.dv) * sizeof(T));
+    }
     std::memset(state.sides[side].sums, 0, (length + kPanel<T>)*sizeof(T));
     std::memset(state.sides[side].shifts, 0, length * sizeof(T));
   }
@@ -185,7 +187,8 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
                      Factors<T>{&one, 0}, s.row_values);
     }
   });
-  Prefetcher next = prefetch_next<T>(call, problem, false, 3 * blocks_of(rows, columns));
+  const bool fresh = starts_fresh(call);
+  Prefetcher next = prefetch<T>(call, problem, false, 3 * blocks_of(rows, columns));
   const auto& of_rows = state.sides[pass.row_side];
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
@@ -204,11 +207,11 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
       of_rows.sums[row + k] += sum<T>(load<T>(s.row_sums + k * kLanes<T>));
     }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
-                       AddTo<T>{of_rows.o + row * dv, dv});
+                       AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0});
     next.step();
     if (kBoth) {
       multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
-                        AddTo<T>{of_columns.o + column * dv, dv});
+                        AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0});
     }
     next.step();
   });

@@ -86,17 +86,19 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
   }
 }
 
-// Adds the product to c [rows, width].
+// Adds the product to c [rows, width], or writes it there if c is `fresh`.
 template <class T>
 struct AddTo {
   T* c;
   int64_t stride;
+  bool fresh;
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v)
-        acc[i][v] = load<T>(c + (row + i) * stride + column + v * kLanes<T>);
+      for (int v = 0; v < kVectors; ++v) {
+        acc[i][v] = fresh ? Vec<T>{} : load<T>(c + (row + i) * stride + column + v * kLanes<T>);
+      }
     }
   }
   template <int kRows, int kVectors>

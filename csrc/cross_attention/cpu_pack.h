@@ -107,10 +107,29 @@ void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t pane
   }
 }
 
+// Whether write_rows goes past the caches: the rows are whole vectors, and aligned to them.
+template <class T, class S>
+BINAURAL_INLINE bool streams(const Matrix<S>& m) {
+  return std::is_same_v<T, S> && m.width % kLanes<T> == 0 && m.stride % kLanes<T> == 0 &&
+         aligned(m.data);
+}
+
 // Writes rows of accumulators, each times its factor, to an output.
 template <class T, class S>
 void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m) {
   const int64_t whole = m.width / kLanes<T> * kLanes<T>;
+  if constexpr (std::is_same_v<T, S>) {
+    if (streams<T>(m)) {
+      for (int64_t row = 0; row < m.rows; ++row) {
+        const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
+        for (int64_t c = 0; c < whole; c += kLanes<T>) {
+          stream<T>(m.data + row * m.stride + c, load<T>(from + row * stride + c) * factor);
+        }
+      }
+      finish_streams();
+      return;
+    }
+  }
   for (int64_t row = 0; row < m.rows; ++row) {
     const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
     const T* p = from + row * stride;
@@ -162,8 +181,8 @@ T largest_square_norm(const Matrix<S>& m) {
   return largest<T>(most);
 }
 
-// Fetches what the next problem reads into the second-level cache, a few rows at a time, while this
-// one is being computed: its rows lie too far apart for the processor to do so by itself.
+// Fetches rows that are needed soon into the second-level cache, a few at a time, while other work
+// is being done: they lie too far apart for the processor to do so by itself.
 class Prefetcher {
  public:
   void add(const Call& call, const View& view, int64_t problem, int64_t rows, int64_t width,
@@ -182,8 +201,8 @@ class Prefetcher {
     for (int64_t left = per_step_; left > 0 && current_ < count_; --left) {
       const Stream& stream = streams_[current_];
       const char* p = stream.data + row_ * stream.stride;
-      for (int64_t at = 0; at < stream.bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
-      __builtin_prefetch(p + stream.bytes - 1, 0, 2);
+      const char* end = p + stream.bytes;
+      for (p -= reinterpret_cast<uintptr_t>(p) % 64; p < end; p += 64) __builtin_prefetch(p, 0, 2);
       if (++row_ == stream.rows) {
         row_ = 0;
         ++current_;
@@ -196,7 +215,7 @@ class Prefetcher {
     const char* data;
     int64_t stride, rows, bytes;
   };
-  Stream streams_[8];
+  Stream streams_[16];
   int64_t count_ = 0, total_ = 0, per_step_ = 0, current_ = 0, row_ = 0;
 };
 

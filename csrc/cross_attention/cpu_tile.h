@@ -72,16 +72,38 @@ BINAURAL_INLINE void for_blocks(const Call& call, Range rows, Range columns, F&&
   }
 }
 
-// What is read by the problem after this one, where that follows at once.
+// Whether the first block of a row or column meets accumulators that hold nothing yet: one tile,
+// and no block that the band leaves out. They need not be cleared then.
+inline bool starts_fresh(const Call& call) {
+  return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
+}
+
+// What this problem writes in the end, and what is read by the one after it, where that follows at
+// once.
 template <class T>
-Prefetcher prefetch_next(const Call& call, int64_t problem, bool backward, int64_t steps) {
+Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t steps) {
   Prefetcher next;
-  if (call.stripes > 1 || problem + 1 >= call.r * call.heads) return next;
+  if (call.stripes > 1) return next;
   const int64_t element =
       call.storage == Storage::kFloat32 || call.storage == Storage::kFloat64 ? sizeof(T) : 2;
+  const auto written = [&](const Side& side, const View& view, int64_t width) {
+    // write_rows goes past the caches otherwise
+    if (element != sizeof(T) || width % kLanes<T> != 0) {
+      next.add(call, view, problem, side.length, width, element);
+    }
+  };
   for (const Side& side : call.sides) {
+    if (backward) {
+      written(side, side.dq, call.d);
+      written(side, side.dv, call.dv);
+      if (!call.shared) written(side, side.dk, call.d);
+    } else {
+      written(side, side.o, call.dv);
+    }
+    if (problem + 1 == call.r * call.heads) continue;
     next.add(call, side.q, problem + 1, side.length, call.d, element);
     next.add(call, side.v, problem + 1, side.length, call.dv, element);
+    if (!call.shared) next.add(call, side.k, problem + 1, side.length, call.d, element);
     if (!backward) continue;
     next.add(call, side.o, problem + 1, side.length, call.dv, element);
     next.add(call, side.grad_o, problem + 1, side.length, call.dv, element);

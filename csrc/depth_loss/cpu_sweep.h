@@ -360,21 +360,26 @@ Sums sweep(const Call& call, int64_t b, int64_t first, int64_t end, void* scratc
   return Sweep<T, false>(call, b, scratch).run(first, end);
 }
 
+// A gradient of the prediction's own type goes past the caches: it is as large as an image.
 template <class T, class Stored>
 void decode_to(const T* coded, int64_t count, T recon_scale, T edge_scale, Stored* to) {
   const Vec<T> positive = broadcast<T>(recon_scale);
+  const bool streams = aligned(to);
   for (int64_t i = 0; i < count; i += kLanes<T>) {
     const bool whole = i + kLanes<T> <= count;
     const Vec<T> value = whole ? load<T>(coded + i) : load_some<T>(coded + i, count - i);
     const Ints<T> bits = bit_cast<Ints<T>>(value), sign = bits & kSign;
     const Vec<T> recon = sign == 1 ? positive : (sign == 3 ? -positive : Vec<T>{});
     const Vec<T> result = bit_cast<Vec<T>>(bits & ~kSign) * edge_scale + recon;
-    if (whole) {
-      store_as<T>(to + i, result);
-    } else {
+    if (!whole) {
       store_some<T>(to + i, result, count - i);
+    } else if constexpr (std::is_same_v<T, Stored>) {
+      streams ? stream<T>(to + i, result) : store<T>(to + i, result);
+    } else {
+      store_as<T>(to + i, result);
     }
   }
+  finish_streams();
 }
 
 template <class T>

@@ -41,7 +41,7 @@ static float fused_multiply_adds(long rounds) {
 }
 
 int main(void) {
-  const int repeats = 7;
+  const int repeats = 25;
   const long rounds = 20 * 1000 * 1000L;
   const size_t bytes = (size_t)1 << 28;  // beyond any cache
   char* from = malloc(bytes);

@@ -17,6 +17,9 @@ void* thread_scratch(size_t bytes);
 void* take_memory(size_t bytes);
 void give_back_memory(void* data);
 
+// A result of so many bytes has left the caches before it is read: it is better written past them.
+constexpr int64_t kStreamed = int64_t{8} << 20;
+
 // Frees what is kept.
 void release_memory();
 

@@ -213,7 +213,9 @@ class Operands {
     call.sides[0].v = v_left_.view();
     call.sides[1].v = v_right_.view();
     lags_.describe(call);
-    call.stripes = ((n_ > m_ ? n_ : m_) + kStripe - 1) / kStripe;
+    const int64_t longer = n_ > m_ ? n_ : m_;
+    call.streamed = call.r * call.heads * longer * call.dv * v_left.element_size() >= kStreamed;
+    call.stripes = (longer + kStripe - 1) / kStripe;
     return call;
   }
 

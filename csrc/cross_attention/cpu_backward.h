@@ -335,7 +335,7 @@ void backward_finish(const Call& call, int64_t problem, void* memory, int side, 
     using S = decltype(storage);
     const auto write = [&](const T* from, int64_t width, const View& view) {
       write_rows<T>(from + rows.begin * padded<T>(width), padded<T>(width), Factors<T>{&one, 0},
-                    matrix<S>(call, view, problem, rows.begin, rows.size, width));
+                    matrix<S>(call, view, problem, rows.begin, rows.size, width), call.streamed);
     };
     write(own.dq, call.d, outputs.dq);
     if (!call.shared) write(own.dk, call.d, outputs.dk);

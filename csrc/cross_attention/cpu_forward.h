@@ -254,7 +254,8 @@ void forward_finish(const Call& call, int64_t problem, void* memory, int side, i
     using S = decltype(storage);
     write_rows<T>(own.o + rows.begin * padded<T>(call.dv), padded<T>(call.dv),
                   Factors<T>{inverse, 1},
-                  matrix<S>(call, call.sides[side].o, problem, rows.begin, rows.size, call.dv));
+                  matrix<S>(call, call.sides[side].o, problem, rows.begin, rows.size, call.dv),
+                  call.streamed);
   });
 }
 

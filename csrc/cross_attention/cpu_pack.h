@@ -107,19 +107,14 @@ void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t pane
   }
 }
 
-// Whether write_rows goes past the caches: the rows are whole vectors, and aligned to them.
+// Writes rows of accumulators, each times its factor, to an output; past the caches if `streamed`
+// and where its rows are whole vectors.
 template <class T, class S>
-BINAURAL_INLINE bool streams(const Matrix<S>& m) {
-  return std::is_same_v<T, S> && m.width % kLanes<T> == 0 && m.stride % kLanes<T> == 0 &&
-         aligned(m.data);
-}
-
-// Writes rows of accumulators, each times its factor, to an output.
-template <class T, class S>
-void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m) {
+void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m,
+                bool streamed) {
   const int64_t whole = m.width / kLanes<T> * kLanes<T>;
   if constexpr (std::is_same_v<T, S>) {
-    if (streams<T>(m)) {
+    if (streamed && whole == m.width && m.stride % kLanes<T> == 0 && aligned(m.data)) {
       for (int64_t row = 0; row < m.rows; ++row) {
         const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
         for (int64_t c = 0; c < whole; c += kLanes<T>) {

@@ -87,10 +87,7 @@ Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t st
   const int64_t element =
       call.storage == Storage::kFloat32 || call.storage == Storage::kFloat64 ? sizeof(T) : 2;
   const auto written = [&](const Side& side, const View& view, int64_t width) {
-    // write_rows goes past the caches otherwise
-    if (element != sizeof(T) || width % kLanes<T> != 0) {
-      next.add(call, view, problem, side.length, width, element);
-    }
+    if (!call.streamed) next.add(call, view, problem, side.length, width, element);
   };
   for (const Side& side : call.sides) {
     if (backward) {

@@ -184,9 +184,10 @@ Tensor backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred) {
   const char* from = static_cast<const char*>(coded.data_ptr());
   char* to = static_cast<char*>(grad_pred.data_ptr());
   const int64_t from_size = coded.element_size(), to_size = grad_pred.element_size();
+  const bool streamed = grad_pred.numel() * to_size >= kStreamed;
   torch::stable::parallel_for(0, coded.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
     run.decode(from + begin * from_size, end - begin, recon_scale, edge_scale, to + begin * to_size,
-               storage);
+               storage, streamed);
   });
   return grad_pred;
 }

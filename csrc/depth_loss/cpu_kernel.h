@@ -35,9 +35,10 @@ struct Kernels {
   int64_t (*scratch_bytes)(const Call&);
   // Sums over the rows [first, end) of image b, whose part of `coded` is written.
   Sums (*sweep)(const Call&, int64_t b, int64_t first, int64_t end, void* scratch);
-  // The gradient of recon_scale · Σ m |pred - target| plus edge_scale times that in coded [count].
+  // The gradient of recon_scale · Σ m |pred - target| plus edge_scale times that in coded [count];
+  // past the caches if `streamed`.
   void (*decode)(const void* coded, int64_t count, double recon_scale, double edge_scale, void* to,
-                 Storage);
+                 Storage, bool streamed);
 };
 
 struct KernelPair {

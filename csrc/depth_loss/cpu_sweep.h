@@ -360,11 +360,11 @@ Sums sweep(const Call& call, int64_t b, int64_t first, int64_t end, void* scratc
   return Sweep<T, false>(call, b, scratch).run(first, end);
 }
 
-// A gradient of the prediction's own type goes past the caches: it is as large as an image.
 template <class T, class Stored>
-void decode_to(const T* coded, int64_t count, T recon_scale, T edge_scale, Stored* to) {
+void decode_to(const T* coded, int64_t count, T recon_scale, T edge_scale, Stored* to,
+               bool streamed) {
   const Vec<T> positive = broadcast<T>(recon_scale);
-  const bool streams = aligned(to);
+  streamed = streamed && aligned(to);
   for (int64_t i = 0; i < count; i += kLanes<T>) {
     const bool whole = i + kLanes<T> <= count;
     const Vec<T> value = whole ? load<T>(coded + i) : load_some<T>(coded + i, count - i);
@@ -374,7 +374,7 @@ void decode_to(const T* coded, int64_t count, T recon_scale, T edge_scale, Store
     if (!whole) {
       store_some<T>(to + i, result, count - i);
     } else if constexpr (std::is_same_v<T, Stored>) {
-      streams ? stream<T>(to + i, result) : store<T>(to + i, result);
+      streamed ? stream<T>(to + i, result) : store<T>(to + i, result);
     } else {
       store_as<T>(to + i, result);
     }
@@ -384,15 +384,16 @@ void decode_to(const T* coded, int64_t count, T recon_scale, T edge_scale, Store
 
 template <class T>
 void decode(const void* coded, int64_t count, double recon_scale, double edge_scale, void* to,
-            Storage storage) {
+            Storage storage, bool streamed) {
   const T* from = static_cast<const T*>(coded);
   const T recon = static_cast<T>(recon_scale), edge = static_cast<T>(edge_scale);
-  if (storage == Storage::kWide) decode_to<T>(from, count, recon, edge, static_cast<T*>(to));
+  if (storage == Storage::kWide)
+    decode_to<T>(from, count, recon, edge, static_cast<T*>(to), streamed);
   if constexpr (std::is_same_v<T, float>) {
     if (storage == Storage::kBFloat16) {
-      decode_to<T>(from, count, recon, edge, static_cast<BFloat16*>(to));
+      decode_to<T>(from, count, recon, edge, static_cast<BFloat16*>(to), false);
     } else if (storage == Storage::kFloat16) {
-      decode_to<T>(from, count, recon, edge, static_cast<Float16*>(to));
+      decode_to<T>(from, count, recon, edge, static_cast<Float16*>(to), false);
     }
   }
 }

@@ -13,9 +13,6 @@ def why_not_covered(q_left: Tensor, v_left: Tensor) -> str | None:
     """Why the Triton kernels leave this call to the next backend, in one line; None where they do not."""
     if q_left.dtype == torch.float64:
         return "its kernels compute in float32, and these tensors are float64"
-    if q_left.dtype == torch.float32 and q_left.is_cuda:
-        # Their accuracy has not been measured on a GPU, and compiled for one they spill registers.
-        return "its float32 products are not proven on a GPU yet; the CUDA kernels or the reference take them"
     channels = max(q_left.shape[3], v_left.shape[3])
     if channels > MAX_CHANNELS:
         return f"its kernels take at most {MAX_CHANNELS} channels per head, and these have {channels}"

@@ -3,8 +3,6 @@
 Imported at the first call, as Triton is.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,28 +17,22 @@ from kernels.cross_attention.triton_blocks import (
     sum_outputs,
 )
 from kernels.cross_attention.triton_whole import backward_whole, forward_whole
+from kernels.launch import Grid, Launch
 
 # Steps per ear, channels of q and v: the most that one program keeps on the chip together.
 WHOLE_STEPS = 128
 WHOLE_CHANNELS = 128
+# Right steps whose tiles it has in its registers at a time.
+FORWARD_COLUMNS, BACKWARD_COLUMNS = 64, 32
 
-Grid = tuple[int] | Callable[[dict[str, int]], tuple[int]]
 
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of one kernel. On a GPU its blocks and warps are tuned; `config` is the fixed choice."""
-
-    kernel: Any
-    grid: Grid
-    arguments: tuple[Any, ...]
-    constants: dict[str, int]
-    config: dict[str, int]
+class TunedLaunch(Launch):
+    """On a GPU its blocks and warps are tuned; `config` is the fixed choice."""
 
     def __call__(self) -> None:
         # Tuning may choose differently on another day, and with it the order of a sum.
         if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
-            self.kernel[self.grid](*self.arguments, **self.constants, **self.config)
+            super().__call__()
         else:
             _tuned(self.kernel)[self.grid](*self.arguments, **self.constants)
 
@@ -57,7 +49,7 @@ def _tuned(kernel: Any) -> Any:
             (64, 32, 4, 3),
         )
     ]
-    whole = [triton.Config({}, num_warps=warps) for warps in (1, 2, 4, 8)]
+    whole = [triton.Config({}, num_warps=warps, num_stages=1) for warps in (1, 2, 4, 8)]
     configs, key = {
         forward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
         backward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
@@ -108,21 +100,22 @@ def plan_forward(
     bias, longest = _bias(lag_bias)
     channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
     if fits_whole(n, m, d, dv):
-        launches = [
-            Launch(
+        blocks = {"BLOCK_N": _block(n), "BLOCK_M": min(_block(m), FORWARD_COLUMNS)}
+        launches: list[Launch] = [
+            TunedLaunch(
                 forward_whole,
                 (r * heads,),
                 (
                     *_operands(q_left, q_right, v_left, v_right, k_left, k_right), bias,
                     *_operands(o_left, o_right), lse_left, lse_right, scale, n, m, heads, longest, max_lag,
                 ),
-                {**channels, "BLOCK_N": _block(n), "BLOCK_M": _block(m)},
-                {"num_warps": _warps(n, m)},
+                {**channels, **blocks},
+                _whole_config(blocks),
             )
         ]  # fmt: skip
     else:
         launches = [
-            Launch(
+            TunedLaunch(
                 forward_blocks,
                 _per_block(r * heads, q.shape[1]),
                 (
@@ -199,22 +192,24 @@ def plan_backward(
     channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
     left_and_right = _operands(do_left, do_right, *inputs)
     if fits_whole(n, m, d, dv):
-        shares = None if bias is None else _empty((r, heads, lags), bias)
-        launch = Launch(
+        blocks = {"BLOCK_N": _block(n), "BLOCK_M": min(_block(m), BACKWARD_COLUMNS)}
+        parts = triton.cdiv(m, blocks["BLOCK_M"])
+        shares = None if bias is None else _empty((r * parts, heads, lags), bias)
+        launch = TunedLaunch(
             backward_whole,
             (r * heads,),
             (
-                *left_and_right, bias, lse_left, lse_right, *_operands(*gradients), shares,
-                scale, n, m, heads, longest, max_lag,
+                *left_and_right, bias, *_operands(o_left if parts > 1 else None), lse_left, lse_right,
+                *_operands(*gradients), shares, scale, n, m, heads, longest, max_lag,
             ),
-            {**channels, "BLOCK_N": _block(n), "BLOCK_M": _block(m), "BLOCK_L": min(_block(lags), _block(m))},
-            {"num_warps": _warps(n, m)},
+            {**channels, **blocks, "BLOCK_L": min(_block(lags), blocks["BLOCK_M"])},
+            _whole_config(blocks),
         )  # fmt: skip
         return [launch], gradients, shares
 
     delta_left, delta_right = _empty(lse_left.shape, lse_left), _empty(lse_right.shape, lse_right)
-    launches = [
-        Launch(
+    launches: list[Launch] = [
+        TunedLaunch(
             sum_outputs,
             _per_block(r * heads, do.shape[1]),
             (*_operands(do, o), delta, do.shape[1], heads),
@@ -227,7 +222,7 @@ def plan_backward(
     left_statistics = (lse_left, lse_right, delta_left, delta_right)
     right_statistics = (lse_right, lse_left, delta_right, delta_left)
     launches += [
-        Launch(
+        TunedLaunch(
             backward_blocks,
             _per_block(r * heads, a_count),
             (
@@ -248,7 +243,7 @@ def plan_backward(
     chunks = max(1, min((n + m) // lags, triton.cdiv(n, 4 * 32)))
     shares = _empty((r * chunks, heads, lags), bias)
     launches.append(
-        Launch(
+        TunedLaunch(
             backward_lag_bias,
             lambda meta: (r * heads * chunks * triton.cdiv(lags, meta["BLOCK"]),),
             (
@@ -277,9 +272,9 @@ def _block(size: int) -> int:
     return max(16, triton.next_power_of_2(size))
 
 
-def _warps(n: int, m: int) -> int:
-    """Warps among which several tiles of this size fit without a spill."""
-    return max(1, min(8, _block(n) * _block(m) // 512))
+def _whole_config(blocks: dict[str, int]) -> dict[str, int]:
+    """Warps among which several tiles of these blocks fit without a spill."""
+    return {"num_warps": max(1, min(8, blocks["BLOCK_N"] * blocks["BLOCK_M"] // 256)), "num_stages": 1}
 
 
 def _per_block(problems: int, count: int) -> Grid:

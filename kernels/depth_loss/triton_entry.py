@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kernels.launch import Launch
+
 # A program's strip: short, so that a small batch still fills a GPU; the rows beyond its ends are read twice.
 ROWS = 16
 COLUMNS = 128
@@ -19,6 +21,16 @@ def why_not_covered(pred: Tensor) -> str | None:
 def forward(
     pred: Tensor, target: Tensor, weights: Tensor, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    launches, outputs = plan_forward(pred, target, weights, with_gradient)
+    for launch in launches:
+        launch()
+    return outputs
+
+
+def plan_forward(
+    pred: Tensor, target: Tensor, weights: Tensor, with_gradient: bool
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The launches of a forward pass, and what they will have written."""
     from kernels.depth_loss import triton_kernels
 
     images, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
@@ -27,21 +39,40 @@ def forward(
     columns = min(COLUMNS, max(32, 1 << (width - 1).bit_length()))
     programs = images * -(-height // ROWS) * -(-width // columns)
     partial = pred.new_empty((5, programs), dtype=torch.float32)
-    triton_kernels.sweep[(programs,)](
-        pred, _strides(pred), target, _strides(target), weights, coded if with_gradient else None, partial,
-        height, width, ROWS=ROWS, COLUMNS=columns, num_warps=columns // 32,
+    sweep = Launch(
+        triton_kernels.sweep,
+        (programs,),
+        (
+            pred, _strides(pred), target, _strides(target), weights, coded if with_gradient else None,
+            partial, height, width,
+        ),
+        {"ROWS": ROWS, "COLUMNS": columns},
+        {"num_warps": columns // 32},
     )  # fmt: skip
-    triton_kernels.finish[(1,)](partial, weights, total, terms, scales, programs, BLOCK=BLOCK)
-    return total, terms, coded, scales
+    finish = Launch(
+        triton_kernels.finish,
+        (1,),
+        (partial, weights, total, terms, scales, programs),
+        {"BLOCK": BLOCK},
+        {},
+    )
+    return [sweep, finish], (total, terms, coded, scales)
 
 
 def backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) -> Tensor:
+    launch, grad_pred = plan_backward(grad_total, coded, scales, pred)
+    launch()
+    return grad_pred
+
+
+def plan_backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) -> tuple[Launch, Tensor]:
+    """The launch of a backward pass, and what it will have written."""
     from kernels.depth_loss import triton_kernels
 
     grad_pred = torch.empty_like(pred, memory_format=torch.contiguous_format)
     count = pred.numel()
-    triton_kernels.decode[(-(-count // BLOCK),)](grad_total, coded, scales, grad_pred, count, BLOCK=BLOCK)
-    return grad_pred
+    arguments = (grad_total, coded, scales, grad_pred, count)
+    return Launch(triton_kernels.decode, (-(-count // BLOCK),), arguments, {"BLOCK": BLOCK}, {}), grad_pred
 
 
 def _strides(images: Tensor) -> tuple[int, int, int]:

@@ -46,7 +46,9 @@ LOW = (torch.float32, torch.bfloat16, torch.float16)
 # A backend runs every suite by standing here.
 BACKENDS = [
     pytest.param(Backend("cpp", "cpu"), id="cpp"),
+    pytest.param(Backend("triton", "cuda" if torch.cuda.is_available() else "cpu", LOW), id="triton"),
     pytest.param(EmulatedCuda("cuda", "cpu", LOW), id="cuda-emulated"),
+    pytest.param(Backend("cuda", "cuda", LOW), id="cuda", marks=pytest.mark.gpu),
 ]
 
 

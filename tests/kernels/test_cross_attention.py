@@ -14,8 +14,14 @@ from kernels import cross_attention
 
 @pytest.fixture(autouse=True)
 def _available(request: pytest.FixtureRequest) -> None:
-    if "backend" in request.fixturenames:
-        request.getfixturevalue("backend").skip_unless_available("cross_attention")
+    if "backend" not in request.fixturenames:
+        return
+    backend = request.getfixturevalue("backend")
+    backend.skip_unless_available("cross_attention")
+    if backend.name == "triton" and backend.device == "cpu" and "case" in request.fixturenames:
+        case = request.getfixturevalue("case")
+        if case.r * case.n * case.m * case.heads > 100_000:
+            pytest.skip("triton: its interpreter would take long; it has long cases of its own")
 
 
 def each(*cases: Case) -> Any:
@@ -230,10 +236,11 @@ def test_reads_nothing_beside_its_inputs(backend: Backend, case: Case) -> None:
 )
 def test_every_output_is_written(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
-    expected = call.run(backend.name)
-    torch.use_deterministic_algorithms(True)  # empty memory is then filled with NaN
+    torch.use_deterministic_algorithms(True)  # empty memory is then filled with NaN, if asked
     try:
-        assert torch.utils.deterministic.fill_uninitialized_memory
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        expected = call.run(backend.name)
+        torch.utils.deterministic.fill_uninitialized_memory = True
         poisoned = call.run(backend.name)
     finally:
         torch.use_deterministic_algorithms(False)

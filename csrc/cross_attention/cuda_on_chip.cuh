@@ -405,8 +405,10 @@ __global__ void __launch_bounds__(2 * kOnChipLength, 1)
 }
 
 // The gradient of the bias [heads, 2 L + 1] from its parts [R, heads, parts, 2 reach + 1], always
-// in the same order. Grid: (ceil((2 L + 1) / 32), heads). Block: 256 threads, 32 lags wide.
-static __global__ void __launch_bounds__(256) sum_lag_bias(const __grid_constant__ Problem p) {
+// in the same order. Grid: (ceil((2 L + 1) / 32), heads). Block: 256 threads, 32 lags wide. One for
+// each element type, as each of them is compiled by itself.
+template <class T>
+__global__ void __launch_bounds__(256) sum_lag_bias(const __grid_constant__ Problem p) {
   DYNAMIC_SHARED(float, sums);  // [8, 32]
   const int64_t lag = blockIdx.x * int64_t{32} + threadIdx.x % 32 - p.longest;
   const int head = blockIdx.y, group = threadIdx.x / 32;

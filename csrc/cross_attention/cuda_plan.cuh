@@ -185,7 +185,7 @@ void backward(const Call& call, const BackwardPlan& plan, cudaStream_t stream) {
              shape.bytes, stream, p);
       if (!with_bias) return;
       const auto blocks = static_cast<unsigned>((2 * p.longest + 1 + 31) / 32);
-      launch(sum_lag_bias, dim3(blocks, p.heads), 256, 256 * sizeof(float), stream, p);
+      launch(sum_lag_bias<T>, dim3(blocks, p.heads), 256, 256 * sizeof(float), stream, p);
     });
   } else {
     with_blockwise_channels(call, [&](auto channels) {

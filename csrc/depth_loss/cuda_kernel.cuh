@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(kThreads)
     coded[(image * size.height + y) * size.width + x] =
         __int_as_float((__float_as_int(gradient) & ~kSign) | sign);
   }
+#pragma unroll
   for (int k = 0; k < kSums; ++k) {
     const float sum = add_block(sums[k], per_warp);
     if (threadIdx.x == 0) partial[static_cast<int64_t>(k) * gridDim.x + blockIdx.x] = sum;
@@ -164,6 +165,7 @@ __global__ void __launch_bounds__(kThreads)
            float* __restrict__ scales) {       // [2] = weights[0] / Σ m, 1 / Σ mₑ
   __shared__ double per_warp[kThreads / 32];
   double sums[kSums];
+#pragma unroll
   for (int k = 0; k < kSums; ++k) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partial[k * count + i];
@@ -174,6 +176,7 @@ __global__ void __launch_bounds__(kThreads)
   const double per_inner = 1 / (sums[4] < 1 ? 1 : sums[4]);
   const double values[3] = {sums[0] * per_valid, sums[1] * per_inner, sums[2] * per_inner};
   double weighted = 0;
+#pragma unroll
   for (int k = 0; k < 3; ++k) {
     terms[k] = static_cast<float>(values[k]);
     weighted += weights[k] * values[k];

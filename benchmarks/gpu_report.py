@@ -3,9 +3,9 @@
     python -m benchmarks.gpu_report
 
 compiles every Triton kernel at the model's shapes for sm_80, sm_90 and sm_100, looks into the CUDA kernels of
-the built extension, and writes registers, spills, shared memory, occupancy, tensor-core instructions, bytes
-moved, operations and the roofline's bound into benchmarks/results/. Times in it are bounds from data-sheet
-peaks, never measurements.
+the built extension, counts what either moves and multiplies, and writes registers, spills, shared memory,
+occupancy, tensor-core instructions, bytes, operations and the roofline's bound into benchmarks/results/.
+Times there are bounds from data-sheet peaks, never measurements.
 """
 
 import argparse
@@ -13,143 +13,166 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import kernels
-from benchmarks.gpu_static import ARCHITECTURES, GPUS, compile_launch, inspect_library
+from benchmarks.gpu_calls import (
+    IMAGES,
+    OPERATIONS,
+    SHAPES,
+    Entry,
+    cross_attention_entries,
+    edge_aware_loss_entries,
+    reach_of,
+)
+from benchmarks.gpu_count_cuda import CudaCounter, demangle
+from benchmarks.gpu_static import ARCHITECTURES, GPUS, Compiled, compile_launch, inspect_library
 from benchmarks.report import RESULTS, table
 from binaural.files import write_atomically
-
-# (R, N = M, heads, d, dv): the time axis at the model's four levels, then the dense plane.
-SHAPES = [
-    (512, 128, 4, 32, 32),
-    (256, 64, 4, 64, 64),
-    (128, 32, 8, 64, 64),
-    (64, 16, 8, 64, 64),
-    (1, 4096, 1, 16, 128),
-]
-# The lags that the bias of the dense plane covers; on the time axis it covers them all.
-PLANE_REACH = 8
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One call of an operation: `launches(device)` gives its `Launch`es for tensors there."""
-
-    label: str
-    least_bytes: int  # every operand read once, every result written once
-    launches: Callable[[torch.device], list[Any]]
-
-
-def cross_attention_entries() -> Iterator[Entry]:
-    """Forward and backward of cross-attention, bfloat16, shared similarity, with a lag bias."""
-    for r, n, heads, d, dv in SHAPES:
-        label = f"({r}, {n}, {heads}, {d}" + (")" if d == dv else f", dv {dv})")
-        reach = n - 1 if n <= 128 else PLANE_REACH
-        elements = r * n * heads * 2
-        statistics, bias = 4 * elements, 4 * heads * (2 * reach + 1)
-        q, v = elements * d * 2, elements * dv * 2
-
-        plan = partial(_plan, shape=(r, n, heads, d, dv), reach=reach)
-        yield Entry(f"forward {label}", q + 2 * v + statistics + bias, partial(plan, backward=False))
-        # o is not counted: where a problem is on the chip whole it need not be read.
-        yield Entry(f"backward {label}", 2 * q + 3 * v + statistics + 2 * bias, partial(plan, backward=True))
-
-
-def _plan(device: torch.device, shape: tuple[int, ...], reach: int, backward: bool) -> list[Any]:
-    from kernels.cross_attention.triton_launch import plan_backward, plan_forward
-
-    r, n, heads, d, dv = shape
-    q, v = (torch.zeros(r, n, heads, c, dtype=torch.bfloat16, device=device) for c in (d, dv))
-    bias = torch.zeros(heads, 2 * reach + 1, device=device)
-    inputs: list[Any] = [q, q, v, v, None, None, bias]
-    options: list[Any] = [d**-0.5, None]
-    launches, outputs = plan_forward(*[*inputs, *options])
-    if not backward:
-        return launches
-    return plan_backward(*[*outputs[:2], *inputs, *outputs, *options])[0]
-
-
-# An operation whose kernels are written in Triton enters the report by standing here.
-OPERATIONS: dict[str, Callable[[], Iterator[Entry]]] = {"cross_attention": cross_attention_entries}
 
 
 def counts(operation: str) -> dict[str, list[dict[str, int]]]:
     """Bytes and operations of every launch, counted in a process of its own that interprets them."""
     command = [sys.executable, "-m", "benchmarks.gpu_count", operation]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 
-def triton_rows(architectures: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+def row(
+    operation: str,
+    entry: Entry,
+    kernel: str,
+    arch: int,
+    warps: int,
+    compiled: Compiled,
+    moved: dict[str, int],
+) -> dict[str, Any]:
+    """What is known of one launch on one architecture."""
+    gpu = GPUS[arch]
+    return {
+        "operation": operation,
+        "call": entry.label,
+        "kernel": kernel,
+        "architecture": arch,
+        "warps": warps,
+        **asdict(compiled),
+        "occupancy": gpu.occupancy(compiled.registers, compiled.shared_memory, warps),
+        **moved,
+        "least_bytes": entry.least_bytes,
+    }
+
+
+def triton_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
     """One row for each launch of each call and each architecture."""
     for operation, entries in OPERATIONS.items():
         counted = counts(operation)
         for entry in entries():
-            for launch, moved in zip(entry.launches(torch.device("meta")), counted[entry.label], strict=True):
+            launches = entry.launches(torch.device("meta"), entry.count)
+            for launch, moved in zip(launches, counted[entry.label], strict=True):
+                if launch is launches[-1]:
+                    moved["summed"] = entry.summed_bytes
                 for arch in architectures:
                     compiled, warps = compile_launch(launch, arch)
-                    gpu, total = GPUS[arch], moved["read"] + moved["written"]
-                    # What a block reads again is found in the L2 cache, at best.
-                    operands = sum(a.nbytes for a in launch.arguments if isinstance(a, torch.Tensor))
-                    yield {
-                        "operation": operation,
-                        "call": entry.label,
-                        "kernel": launch.kernel.fn.__name__,
-                        "architecture": arch,
-                        "warps": warps,
-                        **asdict(compiled),
-                        "occupancy": gpu.occupancy(compiled.registers, compiled.shared_memory, warps),
-                        "bytes": total,
-                        "least_bytes": entry.least_bytes,
-                        "operations": moved["operations"],
-                        "memory_us": min(total, operands) / gpu.bandwidth * 1e6,
-                        "compute_us": moved["operations"] / gpu.flops * 1e6,
-                    }
+                    yield row(operation, entry, launch.kernel.fn.__name__, arch, warps, compiled, moved)
 
 
-def triton_table(rows: list[dict[str, Any]]) -> str:
+def float16_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """What the compiler makes of the same attention kernels in float16."""
+    for entry in cross_attention_entries(torch.float16):
+        for launch in entry.launches(torch.device("meta"), entry.count):
+            for arch in architectures:
+                compiled, _ = compile_launch(launch, arch)
+                name = launch.kernel.fn.__name__
+                yield {"call": entry.label, "kernel": name, "architecture": arch, **asdict(compiled)}
+
+
+def cuda_rows(
+    architectures: Sequence[int], found: dict[tuple[str, int], Compiled]
+) -> Iterator[dict[str, Any]]:
+    """One row for each launch of each call and each architecture, of the kernels in the extension."""
+    counter = CudaCounter()
+    calls = []
+    entries = cross_attention_entries()
+    for shape in SHAPES:
+        forward, *backward = counter.cross_attention(*shape, reach_of(shape[1]))
+        calls += [("cross_attention", next(entries), [forward]), ("cross_attention", next(entries), backward)]
+    *forward, backward = counter.edge_aware_loss(*IMAGES)
+    for entry, launches in zip(edge_aware_loss_entries(), (forward, [backward]), strict=True):
+        calls.append(("edge_aware_loss", entry, launches))
+    for operation, entry, launches in calls:
+        for launch in launches:
+            for arch in architectures:
+                compiled = found[launch.kernel, arch]
+                # What the launch asks for comes to what the kernel has by itself.
+                shared = compiled.shared_memory + launch.shared_memory
+                compiled = replace(compiled, shared_memory=shared)
+                moved = {
+                    name: getattr(launch, name) for name in ("read", "first_read", "written", "operations")
+                }
+                name = demangle(launch.kernel)
+                yield row(operation, entry, name, arch, launch.threads // 32, compiled, moved)
+
+
+def launches_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line for each launch and architecture; bytes and the bound stand for the whole call."""
     header = (
-        "call", "kernel", "sm", "warps", "registers", "stack B", "spills", "shared KB", "occupancy",
-        "tensor-core instr.", "MB moved", "of least", "GFLOP", "bound µs",
+        "call", "kernel", "sm", "warps", "registers", "spills", "shared KB", "occupancy",
+        "tensor-core instr.", "MB moved", "read again", "of least", "GFLOP", "call's bound µs",
     )  # fmt: skip
-    return table(
-        header,
-        [
+    lines = []
+    for r in rows:
+        call = [x for x in rows if all(x[k] == r[k] for k in ("operation", "call", "architecture"))]
+        moved = [x["first_read"] + x["written"] for x in call]
+        total = sum(moved) + sum(x.get("summed", 0) for x in call)
+        gpu = GPUS[r["architecture"]]
+        # What one block reads after another is found in the L2 cache, at best.
+        memory = min(total, r["least_bytes"]) / gpu.bandwidth * 1e6
+        arithmetic = sum(x["operations"] for x in call) / gpu.flops * 1e6
+        lines.append(
             (
-                row["call"], row["kernel"], row["architecture"], row["warps"], row["registers"], row["stack"],
-                row["spills"], f"{row['shared_memory'] / 1024:.1f}", f"{row['occupancy']:.0%}",
-                row["tensor_core"], f"{row['bytes'] / 1e6:.2f}", f"{row['bytes'] / row['least_bytes']:.2f}",
-                f"{row['operations'] / 1e9:.2f}",
-                f"{max(row['memory_us'], row['compute_us']):.1f}"
-                f" ({'memory' if row['memory_us'] > row['compute_us'] else 'arithmetic'})",
+                r["call"], r["kernel"], r["architecture"], r["warps"], r["registers"], r["spills"],
+                f"{r['shared_memory'] / 1024:.1f}", f"{r['occupancy']:.0%}", r["tensor_core"],
+                f"{(r['first_read'] + r['written']) / 1e6:.2f}", f"{r['read'] / max(1, r['first_read']):.2f}",
+                f"{total / r['least_bytes']:.2f}", f"{r['operations'] / 1e9:.2f}",
+                f"{max(memory, arithmetic):.1f} ({'memory' if memory > arithmetic else 'arithmetic'})",
             )
-            for row in rows
-        ],
-    )  # fmt: skip
+        )  # fmt: skip
+    return table(header, lines)
 
 
-def cuda_rows() -> list[dict[str, Any]]:
-    """One row for each CUDA kernel in the built extension and each architecture."""
-    libraries = sorted(Path(kernels.__file__).parent.glob("_C*.so"))
-    if not libraries:
-        return []
-    found = inspect_library(libraries[-1])
-    return [{"kernel": name, "architecture": arch, **asdict(c)} for (name, arch), c in sorted(found.items())]
+def spilling(rows: Sequence[dict[str, Any]]) -> str:
+    """In one line, which of these kernels spill registers."""
+    names = [f"{r['kernel']} for sm_{r['architecture']}" for r in rows if r["spills"] or r["stack"]]
+    return "none spills a register" if not names else f"these spill registers: {', '.join(names)}"
 
 
-def cuda_table(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "The extension is not built, or without CUDA kernels."
-    names = ("kernel", "architecture", "registers", "stack", "spills", "shared_memory", "tensor_core")
-    return table(names, [[row[name] for name in names] for row in rows])
+def without_tensor_cores(rows: Sequence[dict[str, Any]]) -> str:
+    """In one line, which of these attention kernels multiply matrices without tensor cores."""
+    names = {r["kernel"] for r in rows if r["operations"] and not r["tensor_core"]}
+    return "all use the tensor cores" if not names else f"these do not: {', '.join(sorted(names))}"
+
+
+ABOUT = """\
+No time in this report was measured. Bounds are the larger of bytes over bandwidth and operations over peak,
+with data-sheet values ({peaks}). Bytes and operations are counted from the kernels' own loads, stores and
+products, run on the CPU. *MB moved* counts what a block reads for the first time and all that it writes;
+*read again* is how often it reads a byte in all, which the L1 cache serves. *Of least* compares the whole
+call with reading every operand and writing every result once; operands of a backward are q, v, o, the
+gradients of the outputs, the statistics and the bias, of which Triton's kernel for short problems leaves one
+o out, or both. *Spills* are instructions that move registers to or from memory, *tensor-core instr.* those
+found in the machine code."""
+
+OCCUPANCY = """\
+Occupancy is low by design where a kernel keeps similarities in registers: a block on the time axis computes
+for long on what it has loaded, every operand once, while other blocks of the same multiprocessor load.
+Shared memory holds the operands that several warps read and, in CUDA C++, softmax weights in the inputs' own
+precision, between the warps that own their rows and those that sum over them."""
 
 
 def main() -> None:
@@ -159,29 +182,58 @@ def main() -> None:
         help="of 80, 90 and 100",
     )  # fmt: skip
     architectures = tuple(parser.parse_args().architectures)
-    triton, cuda = list(triton_rows(architectures)), cuda_rows()
+    libraries = sorted(Path(kernels.__file__).parent.glob("_C*.so"))
+    found = inspect_library(libraries[-1]) if libraries else {}
+    if not found:
+        raise SystemExit("benchmarks.gpu_report: the extension is not built with CUDA kernels (make setup)")
+    cuda = list(cuda_rows(architectures, found))
+    every = [
+        {"kernel": demangle(name), "architecture": arch, **asdict(c)}
+        for (name, arch), c in sorted(found.items())
+    ]
+    triton, float16 = list(triton_rows(architectures)), list(float16_rows(architectures))
     peaks = "; ".join(
         f"sm_{a}: {GPUS[a].name}, {GPUS[a].flops / 1e12:.0f} TFLOP/s, {GPUS[a].bandwidth / 1e12:.2f} TB/s"
         for a in architectures
     )
+
+    def of(rows: list[dict[str, Any]], operation: str) -> list[dict[str, Any]]:
+        return [r for r in rows if r["operation"] == operation]
+
+    attention = "bfloat16, shared similarity, a bias of every lag (of 8 on the dense plane)"
     text = "\n\n".join(
         [
             "# GPU kernels, seen by the compiler",
-            "No time in this report was measured. Bounds are the larger of bytes, each operand once, over "
-            f"bandwidth and operations over peak, with data-sheet values ({peaks}). Bytes and operations are "
-            "counted from the kernels' own loads, stores and products.",
-            "## Triton, bfloat16, shared similarity, fixed configuration",
-            triton_table(triton),
-            "## CUDA kernels in the extension",
-            cuda_table(cuda),
+            ABOUT.format(peaks=peaks),
+            OCCUPANCY,
+            f"- Triton, bfloat16: {spilling(triton)}; of those that multiply, "
+            f"{without_tensor_cores(triton)}.\n"
+            f"- Triton, float16: {spilling(float16)}.\n"
+            f"- CUDA C++ at these sizes: {spilling(cuda)}; of those that multiply, "
+            f"{without_tensor_cores(cuda)}.\n"
+            f"- All {len(found)} kernels of the extension: {spilling(every)}.",
+            f"## Cross-attention in Triton: {attention}, fixed configuration",
+            launches_table(of(triton, "cross_attention")),
+            f"## Cross-attention in CUDA C++: {attention}",
+            launches_table(of(cuda, "cross_attention")),
+            "## Depth loss in Triton: float32, with its gradient",
+            launches_table(of(triton, "edge_aware_loss")),
+            "## Depth loss in CUDA C++: float32, with its gradient",
+            launches_table(of(cuda, "edge_aware_loss")),
         ]
     )
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "gpu-static.md"
     write_atomically(path, (text + "\n").encode())
-    content = {"peaks": {a: asdict(GPUS[a]) for a in architectures}, "triton": triton, "cuda": cuda}
+    content = {
+        "peaks": {a: asdict(GPUS[a]) for a in architectures},
+        "triton": triton,
+        "triton_float16": float16,
+        "cuda": cuda,
+        "extension": every,
+    }
     write_atomically(path.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
-    print(path)
+    print(text)
 
 
 if __name__ == "__main__":

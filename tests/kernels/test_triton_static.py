@@ -12,12 +12,12 @@ pytest.importorskip("triton")
 # In a process of its own, because kernels that are interpreted here cannot be compiled here.
 COMPILE = """
 import dataclasses, json, torch
-from benchmarks.gpu_report import cross_attention_entries
+from benchmarks.gpu_calls import cross_attention_entries
 from benchmarks.gpu_static import ARCHITECTURES, compile_launch
 found = []
 for entry in cross_attention_entries():
     if "(128, 32" in entry.label or "(64, 16" in entry.label:
-        for launch in entry.launches(torch.device("meta")):
+        for launch in entry.launches(torch.device("meta"), entry.count):
             for architecture in ARCHITECTURES:
                 compiled, _ = compile_launch(launch, architecture)
                 found.append([entry.label, architecture, dataclasses.asdict(compiled)])

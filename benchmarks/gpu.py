@@ -48,6 +48,7 @@ STEPS = (
         Step(f"Kernels in {dtype}", _module("benchmarks.kernels", "--device", "cuda", "--dtype", dtype))
         for dtype in ("bfloat16", "float16", "float32")
     ),
+    Step("Training step", _module("benchmarks.training_step", "--device", "cuda")),
     Step("What the compiler tells", _module("benchmarks.gpu_report")),
 )
 

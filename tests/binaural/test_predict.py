@@ -1,5 +1,6 @@
 """`python -m binaural.predict` on recordings of a few rooms."""
 
+import errno
 import shutil
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_inputs_that_cannot_be_meant_are_refused_before_anything_is_written(
 
 def test_a_full_disk_leaves_nothing_half_written(wavs, save_network, output, monkeypatch):
     def fail(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     folder = save_network("a")
     monkeypatch.setattr("os.fsync", fail)

@@ -48,7 +48,7 @@ clean:
 	rm -rf build $(EXTENSION) *.egg-info
 
 # The build needs torch, so torch comes first; the extension is built in the open, so that its one line
-# about CUDA is seen; then the project itself, editable, which finds the extension built.
+# about CUDA is seen; then the project itself, editable, for which pip builds it once more, in a folder of its own.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " \
 		+ sys.version.split()[0] + "; make PYTHON=... takes another")'

@@ -47,14 +47,14 @@ format: setup
 clean:
 	rm -rf build $(EXTENSION) *.egg-info
 
-# The build needs torch, so torch comes first; the extension is built in the open, so that its one line
-# about CUDA is seen; then the project itself, editable, for which pip builds it once more, in a folder of its own.
+# The build needs torch, so torch comes first. pip then builds the extension in silence, so its one line about
+# CUDA is asked for before.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " \
 		+ sys.version.split()[0] + "; make PYTHON=... takes another")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel ninja
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	@$(BIN)/python setup.py --quiet --version | sed -n 1p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 

@@ -52,8 +52,8 @@ def train(options: Options, processes: Processes) -> None:
     keep_freed_memory()
     torch.manual_seed(options.seed)
     device = processes.device
-    precision = choose_precision(options.precision, device)
-    compiled = choose_compile(options.compile, device, options.sync_batchnorm)
+    precision, why_precision = choose_precision(options.precision, device)
+    compiled, why_compiled = choose_compile(options.compile, device, options.sync_batchnorm)
     share = processes.share_of(options.batch_size)
     path = Path(processes.from_main(lambda: str(choose_run_folder(options))))
 
@@ -81,8 +81,8 @@ def train(options: Options, processes: Processes) -> None:
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{options.model}: {parameters / 1e6:.1f} M parameters on {device}, "
-        f"{chosen(options.precision, str(precision).removeprefix('torch.'))}, "
-        f"{chosen(options.compile, 'compiled' if compiled else 'eager')}"
+        f"{str(precision).removeprefix('torch.')} ({why_precision}), "
+        f"{'compiled' if compiled else 'eager'} ({why_compiled})"
         + (f", {processes.count} processes" if processes.count > 1 else "")
     )
 
@@ -198,10 +198,6 @@ def description(options: Options) -> dict[str, Any]:
 def save_last(run: RunFolder, trainer: Trainer, options: Options) -> None:
     run.save_network(run.last, trainer.network, description(options))
     run.save_state(trainer.state())
-
-
-def chosen(option: str, value: str) -> str:
-    return f"{value} (chosen)" if option == "auto" else value
 
 
 def describe(metrics: dict[str, float]) -> str:

@@ -249,7 +249,7 @@ def main() -> None:
     machine = describe_machine()
     if options.device == "cuda":
         machine = replace(machine, processor=torch.cuda.get_device_name())
-    precision = choose_precision(options.precision, torch.device(options.device))
+    precision, _why = choose_precision(options.precision, torch.device(options.device))
     setting = Setting(options.device, precision, options.compile)
     name = str(precision).removeprefix("torch.")
     rows: list[dict[str, Any]] = []

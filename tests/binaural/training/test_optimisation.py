@@ -50,8 +50,8 @@ def test_norms_biases_and_gains_do_not_decay(name):
 
 def test_precision_and_device():
     cpu = choose_device("cpu")
-    assert choose_precision("auto", cpu) == torch.float32
-    assert choose_precision("bf16", cpu) == torch.bfloat16
+    assert choose_precision("bf16", cpu) == (torch.bfloat16, "as asked")
+    assert choose_precision("fp32", cpu) == (torch.float32, "as asked")
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         choose_precision("fp16", cpu)
     for name in ("abacus", "meta"):
@@ -59,19 +59,34 @@ def test_precision_and_device():
             choose_device(name)
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16),
+     ({"avx512_bf16": False, "avx2": True}, torch.float32), (None, torch.float32)],
+)  # fmt: skip
+def test_a_cpu_uses_bfloat16_where_it_multiplies_in_it(monkeypatch, capabilities, expected):
+    if capabilities is None:  # an older torch, which does not tell
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    dtype, why = choose_precision("auto", torch.device("cpu"))
+    assert dtype == expected
+    assert "processor" in why
+
+
 def test_a_gpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     gpu = torch.device("cuda")
-    assert choose_precision("auto", gpu) == torch.float16
+    assert choose_precision("auto", gpu) == (torch.float16, "no bfloat16 on this GPU")
     with pytest.raises(ValueError, match="--precision bf16: cuda lacks it"):
         choose_precision("bf16", gpu)
 
 
 def test_what_is_compiled():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_compile("auto", gpu, sync_batchnorm=False)
-    assert not choose_compile("auto", gpu, sync_batchnorm=True)
-    assert not choose_compile("auto", cpu, sync_batchnorm=False)
-    assert choose_compile("on", cpu, sync_batchnorm=False)
+    assert choose_compile("auto", gpu, sync_batchnorm=False)[0]
+    assert choose_compile("auto", gpu, sync_batchnorm=True) == (False, "batch norms talk to other processes")
+    assert not choose_compile("auto", cpu, sync_batchnorm=False)[0]
+    assert choose_compile("on", cpu, sync_batchnorm=False) == (True, "as asked")
     with pytest.raises(ValueError, match="--compile on: batch norms"):
         choose_compile("on", gpu, sync_batchnorm=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,7 +92,7 @@ def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]
 
 def _processor_multiplies_bf16() -> bool:
     # Torch tells since 2.12 or so; elsewhere float32 is right, if slower.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

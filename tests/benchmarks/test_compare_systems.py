@@ -20,7 +20,7 @@ from binaural.training.options import parse_options
 
 SMALL = (
     "--dataset", "batvisionv2", "--image_size", "32", "--max_depth", "10", "--base_channels", "4",
-    "--batch_size", "4", "--num_workers", "0", "--log_interval", "1",
+    "--batch_size", "4", "--num_workers", "0", "--log_interval", "1", "--precision", "fp32",
 )  # fmt: skip
 CONFIGURATION = {
     "date": "2026-11-25", "processor": "abacus", "torch": "2", "threads": 2, "dataset": "simulated",

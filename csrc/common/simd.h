@@ -110,14 +110,7 @@ BINAURAL_INLINE Vec<T> square_root(Vec<T> v) {
   return v;
 }
 
-// The sum and the largest of the lanes, always in the same order.
-template <class T>
-BINAURAL_INLINE T sum(Vec<T> v) {
-  T total = v[0];
-  for (int lane = 1; lane < kLanes<T>; ++lane) total += v[lane];
-  return total;
-}
-
+// The largest of the lanes.
 template <class T>
 BINAURAL_INLINE T largest(Vec<T> v) {
   T most = v[0];

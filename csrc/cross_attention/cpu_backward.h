@@ -248,7 +248,14 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
   const bool fresh = state.header->fresh;
-  Prefetcher next = prefetch<T>(call, problem, true, 5 * blocks_of(rows, columns));
+  const Block block = largest_block(rows, columns);
+  Prefetcher next =
+      prefetch<T>(call, problem, true,
+                  blocks_of(rows, columns) *
+                      (2 * tiles_of<T>(block.rows, block.columns) + tiles_of<T>(block.columns, dv) +
+                       (kBoth ? tiles_of<T>(block.rows, dv) : 0) + tiles_of<T>(block.rows, d) +
+                       tiles_of<T>(block.columns, d)));
+  const auto fetch = [&] { next.step(); };
   T* d_rows = state.sides[pass.row_side].dq + rows.begin * d;
   T* d_columns = (kBoth ? state.sides[1 - pass.row_side].dq : state.sides[1 - pass.row_side].dk) +
                  columns.begin * d;
@@ -257,29 +264,25 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
     multiply<T, false>(s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
-                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block});
-    next.step();
+                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block}, fetch);
     multiply<T, true>(s.block, kBlockColumns, width, s.row_grads, rows.size, i, height, dv,
-                      AddTo<T>{dv_columns + j * dv, dv, fresh && i == 0});
-    next.step();
+                      AddTo<T>{dv_columns + j * dv, dv, fresh && i == 0}, fetch);
     if (kBoth) {
       multiply<T, false>(s.block, kBlockColumns, height, s.column_grads, columns.size, j, width, dv,
-                         AddTo<T>{dv_rows + i * dv, dv, fresh && j == 0});
+                         AddTo<T>{dv_rows + i * dv, dv, fresh && j == 0}, fetch);
     }
     multiply<T, false>(s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth,
                        0, depth, padded<T>(width),
-                       TimesExponentials<T, kBoth>{s.block, s.row_deltas + i, s.column_deltas + j});
-    next.step();
+                       TimesExponentials<T, kBoth>{s.block, s.row_deltas + i, s.column_deltas + j},
+                       fetch);
     if (tile_lags != nullptr) {
       const int64_t lag = pass.row_side == 0 ? j - i : i - j;
       add_lags<T>(s.block, height, width, pass.row_side != 0, s.lags, tile_lags + kStripe + lag);
     }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_panels, columns.size, j, width, d,
-                       AddTo<T>{d_rows + i * d, d, fresh && j == 0});
-    next.step();
+                       AddTo<T>{d_rows + i * d, d, fresh && j == 0}, fetch);
     multiply<T, true>(s.block, kBlockColumns, width, s.row_panels, rows.size, i, height, d,
-                      AddTo<T>{d_columns + j * d, d, fresh && i == 0});
-    next.step();
+                      AddTo<T>{d_columns + j * d, d, fresh && i == 0}, fetch);
   });
 }
 

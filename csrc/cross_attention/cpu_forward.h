@@ -136,7 +136,8 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
         constexpr bool kLags = decltype(with_lags)::value;
         multiply<T, false>(s.rows + i * padded<T>(call.d), padded<T>(call.d), height,
                            s.columns + j * padded<T>(call.d), padded<T>(call.d), 0, call.d,
-                           padded<T>(width), Maxima<T, kLags>{{zeros, lags}, width, s.row_sums});
+                           padded<T>(width), Maxima<T, kLags>{{zeros, lags}, width, s.row_sums},
+                           [] {});
       };
       lags == nullptr ? run(std::false_type{}) : run(std::true_type{});
       for (int64_t row = 0; row < height; ++row) {
@@ -188,7 +189,13 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
     }
   });
   const bool fresh = starts_fresh(call);
-  Prefetcher next = prefetch<T>(call, problem, false, 3 * blocks_of(rows, columns));
+  const Block block = largest_block(rows, columns);
+  Prefetcher next =
+      prefetch<T>(call, problem, false,
+                  blocks_of(rows, columns) *
+                      (tiles_of<T>(block.rows, block.columns) + tiles_of<T>(block.rows, dv) +
+                       (kBoth ? tiles_of<T>(block.columns, dv) : 0)));
+  const auto fetch = [&] { next.step(); };
   const auto& of_rows = state.sides[pass.row_side];
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
@@ -201,19 +208,26 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
              s.block},
             width,
             s.row_sums,
-            of_columns.sums + column});
-    next.step();
-    for (int64_t k = 0; k < height; ++k) {
-      of_rows.sums[row + k] += sum<T>(load<T>(s.row_sums + k * kLanes<T>));
-    }
+            of_columns.sums + column},
+        fetch);
+    for_row_sums<T>(
+        height,
+        [&](int64_t k)
+            __attribute__((always_inline)) { return load<T>(s.row_sums + k * kLanes<T>); },
+        [&](int64_t k, Vec<T> sums) __attribute__((always_inline)) {
+          T* at = of_rows.sums + row + k;
+          if (k + kLanes<T> <= height) {
+            store<T>(at, load<T>(at) + sums);
+          } else {
+            for (int64_t lane = 0; k + lane < height; ++lane) at[lane] += sums[lane];
+          }
+        });
     multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
-                       AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0});
-    next.step();
+                       AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0}, fetch);
     if (kBoth) {
       multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
-                        AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0});
+                        AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0}, fetch);
     }
-    next.step();
   });
 }
 

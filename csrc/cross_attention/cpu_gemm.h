@@ -57,12 +57,20 @@ BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const
    ...);
 }
 
+// How many register tiles a product has.
+template <class T>
+constexpr int64_t tiles_of(int64_t rows, int64_t width) {
+  return (rows + kTileRows - 1) / kTileRows * ((width + kPanel<T> - 1) / kPanel<T>);
+}
+
 // A [rows, depth] times rows k0 .. k0 + depth of a right operand [panel_depth, width] packed in
 // panels. A is read at a[row * a_stride + k], or at a[k * a_stride + row] if kTransposed. The
-// epilogue begins and ends each register tile, at its row and column.
-template <class T, bool kTransposed, class Epilogue>
+// epilogue begins and ends each register tile, at its row and column; `between` is called after
+// each.
+template <class T, bool kTransposed, class Epilogue, class Between>
 void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64_t panel_depth,
-              int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue) {
+              int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue,
+              Between&& between) {
   if (rows <= 0 || depth <= 0) return;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t column = 0; column < width; column += kPanel<T>) {
@@ -82,6 +90,7 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
         multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, depth, row, column, epilogue,
                                          kHeights);
       }
+      between();
     }
   }
 }

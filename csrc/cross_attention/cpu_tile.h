@@ -78,10 +78,11 @@ inline bool starts_fresh(const Call& call) {
   return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
 }
 
-// What this problem writes in the end, and what is read by the one after it, where that follows at
-// once.
+// What this problem writes in the end, and what is read by one soon after it: the next one's rows
+// would come too late.
 template <class T>
 Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t steps) {
+  constexpr int64_t kAhead = 2;
   Prefetcher next;
   if (call.stripes > 1) return next;
   const int64_t element =
@@ -97,19 +98,26 @@ Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t st
     } else {
       written(side, side.o, call.dv);
     }
-    if (problem + 1 == call.r * call.heads) continue;
-    next.add(call, side.q, problem + 1, side.length, call.d, element);
-    next.add(call, side.v, problem + 1, side.length, call.dv, element);
-    if (!call.shared) next.add(call, side.k, problem + 1, side.length, call.d, element);
+    if (problem + kAhead >= call.r * call.heads) continue;
+    next.add(call, side.q, problem + kAhead, side.length, call.d, element);
+    next.add(call, side.v, problem + kAhead, side.length, call.dv, element);
+    if (!call.shared) next.add(call, side.k, problem + kAhead, side.length, call.d, element);
     if (!backward) continue;
-    next.add(call, side.o, problem + 1, side.length, call.dv, element);
-    next.add(call, side.grad_o, problem + 1, side.length, call.dv, element);
+    next.add(call, side.o, problem + kAhead, side.length, call.dv, element);
+    next.add(call, side.grad_o, problem + kAhead, side.length, call.dv, element);
   }
   next.plan(steps);
   return next;
 }
 
-// How many blocks for_blocks makes at most.
+// The largest block of these rows and columns, and how many for_blocks makes at most.
+struct Block {
+  int64_t rows, columns;
+};
+inline Block largest_block(Range rows, Range columns) {
+  return {rows.size < kBlockRows ? rows.size : kBlockRows,
+          columns.size < kBlockColumns ? columns.size : kBlockColumns};
+}
 inline int64_t blocks_of(Range rows, Range columns) {
   return ((rows.size + kBlockRows - 1) / kBlockRows) *
          ((columns.size + kBlockColumns - 1) / kBlockColumns);

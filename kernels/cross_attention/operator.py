@@ -80,9 +80,10 @@ def cross_attention(
         return reference(
             q_left, q_right, v_left, v_right, k_left, k_right, scale=scale, max_lag=max_lag, lag_bias=lag_bias
         )
-    return _CrossAttention.apply(
-        name, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag
-    )[:2]
+    inputs = (q_left, q_right, v_left, v_right, k_left, k_right, lag_bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        return _CrossAttention.apply(name, *inputs, scale, max_lag)[:2]
+    return _FORWARD[name](*inputs, scale, max_lag)[:2]
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -98,8 +99,10 @@ class _CrossAttention(torch.autograd.Function):
     the opaque backward operator, having no gradient formula, raises.
     """
 
+    # With a `setup_context` of its own, each call would look at the signature anew, for 30 µs.
     @staticmethod
     def forward(
+        ctx: Any,
         backend: str,
         q_left: Tensor,
         q_right: Tensor,
@@ -111,21 +114,21 @@ class _CrossAttention(torch.autograd.Function):
         scale: float,
         max_lag: int | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _FORWARD[backend](q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        backend, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag = inputs
-        o_left, o_right, lse_left, lse_right = output
-        ctx.mark_non_differentiable(lse_left, lse_right)
-        ctx.save_for_backward(
-            q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, o_left, o_right, lse_left, lse_right
-        )
+        inputs = (q_left, q_right, v_left, v_right, k_left, k_right, lag_bias)
+        outputs = _FORWARD[backend](*inputs, scale, max_lag)
+        ctx.save_for_backward(*inputs, *outputs)
+        ctx.mark_non_differentiable(*outputs[2:])
+        ctx.set_materialize_grads(False)  # zeros for the others would cost a pass each
         ctx.backend, ctx.scale, ctx.max_lag = backend, scale, max_lag
+        return outputs
 
     @staticmethod
-    def backward(ctx: Any, do_left: Tensor, do_right: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, do_left: Tensor | None, do_right: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, ...]:
         q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, *saved = ctx.saved_tensors
+        do_left = torch.zeros_like(saved[0]) if do_left is None else do_left
+        do_right = torch.zeros_like(saved[1]) if do_right is None else do_right
         dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias = _BACKWARD[ctx.backend](
             do_left, do_right, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, *saved,
             ctx.scale, ctx.max_lag,

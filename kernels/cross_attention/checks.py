@@ -57,12 +57,21 @@ def check(
         if size == 0:
             raise ValueError(f"{name} must be at least 1, got 0 in q_left or v_left")
 
-    if scale is not None and not math.isfinite(scale):
-        raise ValueError(f"scale must be finite, got {scale}")
+    if scale is not None:
+        _check_scale(scale, q_left.dtype)
     if max_lag is not None and (not isinstance(max_lag, int) or max_lag < 0):
         raise ValueError(f"max_lag must be a whole number of at least 0, or None, got {max_lag!r}")
     if lag_bias is not None:
         _check_lag_bias(lag_bias, q_left)
+
+
+def _check_scale(scale: float, dtype: torch.dtype) -> None:
+    if not isinstance(scale, int | float):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    # As wide as the products that it multiplies.
+    wide = torch.promote_types(dtype, torch.float32)
+    if not (math.isfinite(scale) and abs(scale) <= torch.finfo(wide).max):
+        raise ValueError(f"scale must be finite in {str(wide)[6:]}, got {scale}")
 
 
 def _check_lag_bias(lag_bias: Tensor, q_left: Tensor) -> None:

@@ -60,4 +60,5 @@ def _lags(
 def _softmax(similarity: Tensor, allowed: Tensor, dim: int) -> Tensor:
     """Softmax over the allowed pairs; zeros, with zero gradient, where a query has no partner at all."""
     lowest = torch.finfo(similarity.dtype).min
+    allowed = allowed & (similarity != float("-inf"))  # a bias of -inf removes a pair too
     return torch.softmax(similarity.masked_fill(~allowed, lowest), dim) * allowed

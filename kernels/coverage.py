@@ -26,13 +26,13 @@ def coverage(operation: str, backend: str) -> str:
     channels = _MOST_CHANNELS
     while channels > 1 and why_not(dtypes[0], channels) is not None:
         channels //= 2
-    return names if channels == _MOST_CHANNELS else f"{names}; up to {channels} channels per head"
+    return names if channels == _MOST_CHANNELS else f"{names}; up to {channels} channels of q per head"
 
 
 def _ask_cross_attention(backend: str) -> Any:
     def why_not(dtype: torch.dtype, channels: int) -> str | None:
         tensor = torch.empty(1, 1, 1, channels, dtype=dtype, device="meta")
-        return cross_attention._WHY_NOT_COVERED[backend](tensor, tensor)
+        return cross_attention._WHY_NOT_COVERED[backend](tensor)
 
     return why_not
 

@@ -13,6 +13,10 @@ from kernels.cross_attention.checks import check
 from kernels.cross_attention.reference import reference
 from kernels.registration import complete_operator, define_operator
 
+# Longer than any sequence: a limit beyond it is none, and would not fit the kernels' integers.
+_LONGEST_LAG = 2**31 - 1
+_CUDA_CHANNELS = 128  # kMaxChannels of csrc/cross_attention/cuda_plan.h
+
 
 def cross_attention(
     q_left: Tensor,
@@ -41,7 +45,12 @@ def cross_attention(
 
     The matrix is never stored by a kernel (the reference does store it): memory is O(R · heads · (N + M))
     beyond inputs, outputs and gradients. Any strides are accepted; a contiguous last dimension is the fast
-    path. Results are the same bits on every run. Under autocast the inputs are cast to its dtype.
+    path. Under autocast the inputs are cast to its dtype.
+
+    Results are the same bits on every run: no sum's order depends on chance. On a GPU, though, backend
+    "triton" times several block sizes at the first call of a size, and keeps its choice in Triton's cache on
+    disk; one made anew, on another machine or with that cache emptied, may add in another order. With
+    `torch.use_deterministic_algorithms(True)` the choice is fixed.
 
     Args:
         q_left: [R, N, heads, d]; R counts independent problems.
@@ -52,16 +61,18 @@ def cross_attention(
         k_right: [R, M, heads, d]; given with `k_left` or not at all.
         scale: factor of the products; d^-½ if None.
         max_lag: pairs with |j − i| > max_lag never match. A query with no partner left gets zeros.
-        lag_bias: [heads, 2 L + 1], added to S[i, j] at index (j − i) + L where |j − i| ≤ L; learnable.
+        lag_bias: [heads, 2 L + 1], added to S[i, j] at index (j − i) + L where |j − i| ≤ L; learnable. -inf
+            removes pairs, as max_lag does.
         backend: one of `kernels.backends.BACKENDS`; None takes the best available for the tensors.
 
     Returns:
         o_left [R, N, heads, dv] and o_right [R, M, heads, dv], in the dtype of the inputs.
 
     Raises:
-        TypeError: a dtype that is not float32, bfloat16, float16 or float64, or that differs from q_left's.
+        TypeError: a dtype that is not float32, bfloat16, float16 or float64, or that differs from q_left's; a
+            scale that is no number.
         ValueError: shapes that do not fit, only one of the keys, mixed devices, a bias of the wrong length,
-            an unknown backend or one that cannot run this call.
+            a scale that is not finite, an unknown backend or one that cannot run this call.
     """
     if isinstance(q_left, Tensor) and torch.is_autocast_enabled(q_left.device.type):
         dtype = torch.get_autocast_dtype(q_left.device.type)
@@ -71,19 +82,34 @@ def cross_attention(
     check(q_left, q_right, v_left, v_right, k_left, k_right, scale, max_lag, lag_bias)
     if scale is None:
         scale = q_left.shape[3] ** -0.5
+    if max_lag is not None and max_lag > _LONGEST_LAG:
+        max_lag = None
     if lag_bias is not None:
         lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
-    why_not_covered = {name: partial(why, q_left, v_left) for name, why in _WHY_NOT_COVERED.items()}
+    why_not_covered = {name: partial(why, q_left) for name, why in _WHY_NOT_COVERED.items()}
     name = choose("cross_attention", backend, q_left.device, why_not_covered)
     # Nothing to match: the kernels need not know empty problems.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(
             q_left, q_right, v_left, v_right, k_left, k_right, scale=scale, max_lag=max_lag, lag_bias=lag_bias
         )
-    inputs = (q_left, q_right, v_left, v_right, k_left, k_right, lag_bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-        return _CrossAttention.apply(name, *inputs, scale, max_lag)[:2]
-    return _FORWARD[name](*inputs, scale, max_lag)[:2]
+    rest = (k_left, k_right, lag_bias, scale, max_lag)
+    most = _MOST_VALUE_CHANNELS[name](q_left.dtype)
+    if most is None or v_left.shape[3] <= most:
+        return _run(name, q_left, q_right, v_left, v_right, *rest)
+    # As many channels of the values as a kernel takes at a time, and the matches anew for each part.
+    parts = [
+        _run(name, q_left, q_right, *values, *rest)
+        for values in zip(v_left.split(most, dim=3), v_right.split(most, dim=3), strict=True)
+    ]
+    o_left, o_right = (torch.cat(ear, dim=3) for ear in zip(*parts, strict=True))
+    return o_left, o_right
+
+
+def _run(backend: str, *arguments: Any) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in arguments):
+        return _CrossAttention.apply(backend, *arguments)[:2]
+    return _FORWARD[backend](*arguments)[:2]
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -180,12 +206,11 @@ def _fake_backward(
     )
 
 
-def _why_cuda_does_not_cover(q_left: Tensor, v_left: Tensor) -> str | None:
+def _why_cuda_does_not_cover(q_left: Tensor) -> str | None:
     if q_left.dtype == torch.float64:
         return "it computes in float32, and these are float64"
-    channels = max(q_left.shape[3], v_left.shape[3])
-    if channels > 128:
-        return f"it holds at most 128 channels per head, and these have {channels}"
+    if q_left.shape[3] > _CUDA_CHANNELS:
+        return f"it holds at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
     return None
 
 
@@ -207,8 +232,10 @@ BACKWARD_SCHEMA = (
 
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
-# For each backend, why it leaves a call with this q_left and v_left to the next one, or None.
-_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left, v_left: None, "cuda": _why_cuda_does_not_cover}
+# For each backend, why it leaves a call with this q_left to the next one, or None.
+_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left: None, "cuda": _why_cuda_does_not_cover}
+# For each backend, how many channels of values its kernels take at a time for q of this dtype; None if any.
+_MOST_VALUE_CHANNELS: dict[str, Any] = {"cpp": lambda dtype: None, "cuda": lambda dtype: _CUDA_CHANNELS}
 
 if extension.WHY_NOT_LOADED is None:
     complete_operator("cross_attention_forward", _fake_forward)
@@ -222,3 +249,4 @@ define_operator("cross_attention_backward_triton", BACKWARD_SCHEMA, triton_entry
 _FORWARD["triton"] = torch.ops.binaural.cross_attention_forward_triton
 _BACKWARD["triton"] = torch.ops.binaural.cross_attention_backward_triton
 _WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered
+_MOST_VALUE_CHANNELS["triton"] = triton_entry.most_value_channels

@@ -5,17 +5,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Wider heads would take more of the chip than a program has.
-MAX_CHANNELS = 256
+# Of a head: more would take more shared memory, or in float32 more registers, than a program has.
+MOST_CHANNELS = 128
+MOST_VALUE_CHANNELS_FLOAT32 = 64
 
 
-def why_not_covered(q_left: Tensor, v_left: Tensor) -> str | None:
+def most_value_channels(dtype: torch.dtype) -> int:
+    return MOST_VALUE_CHANNELS_FLOAT32 if dtype == torch.float32 else MOST_CHANNELS
+
+
+def why_not_covered(q_left: Tensor) -> str | None:
     """Why the Triton kernels leave this call to the next backend, in one line; None where they do not."""
     if q_left.dtype == torch.float64:
         return "its kernels compute in float32, and these tensors are float64"
-    channels = max(q_left.shape[3], v_left.shape[3])
-    if channels > MAX_CHANNELS:
-        return f"its kernels take at most {MAX_CHANNELS} channels per head, and these have {channels}"
+    channels = q_left.shape[3]
+    if channels > MOST_CHANNELS:
+        return f"its kernels take at most {MOST_CHANNELS} channels of q per head, and these have {channels}"
     return None
 
 

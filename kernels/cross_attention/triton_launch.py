@@ -3,7 +3,6 @@
 Imported at the first call, as Triton is.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,14 +15,20 @@ from kernels.cross_attention.triton_blocks import (
     forward_blocks,
     sum_outputs,
 )
+from kernels.cross_attention.triton_config import (
+    backward_columns,
+    backward_config,
+    block,
+    fits_whole,
+    forward_columns,
+    forward_config,
+    lag_bias_config,
+    sum_outputs_config,
+    tuned,
+    whole_config,
+)
 from kernels.cross_attention.triton_whole import backward_whole, forward_whole
 from kernels.launch import Grid, Launch
-
-# Steps per ear, channels of q and v: the most that one program keeps on the chip together.
-WHOLE_STEPS = 128
-WHOLE_CHANNELS = 128
-# Right steps whose tiles it has in its registers at a time.
-FORWARD_COLUMNS, BACKWARD_COLUMNS = 64, 32
 
 
 class TunedLaunch(Launch):
@@ -34,31 +39,7 @@ class TunedLaunch(Launch):
         if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
             super().__call__()
         else:
-            _tuned(self.kernel)[self.grid](*self.arguments, **self.constants)
-
-
-@cache
-def _tuned(kernel: Any) -> Any:
-    blocks = [
-        triton.Config({"BLOCK_A": a, "BLOCK_B": b}, num_warps=warps, num_stages=stages)
-        for a, b, warps, stages in (
-            (64, 64, 4, 2),
-            (64, 32, 4, 2),
-            (128, 64, 8, 2),
-            (128, 32, 4, 3),
-            (64, 32, 4, 3),
-        )
-    ]
-    whole = [triton.Config({}, num_warps=warps, num_stages=1) for warps in (1, 2, 4, 8)]
-    configs, key = {
-        forward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
-        backward_whole: (whole, ["BLOCK_N", "BLOCK_M", "D", "DV"]),
-        forward_blocks: (blocks, ["a_count", "b_count", "D", "DV"]),
-        backward_blocks: (blocks, ["a_count", "b_count", "D", "DV"]),
-        sum_outputs: ([triton.Config({"BLOCK_A": 64}, num_warps=w) for w in (2, 4)], ["DV"]),
-        backward_lag_bias: ([triton.Config({"BLOCK": 32}, num_warps=w) for w in (4, 8)], ["D", "DV"]),
-    }[kernel]
-    return triton.autotune(configs=configs, key=key, cache_results=True)(kernel)
+            tuned(self.kernel)[self.grid](*self.arguments, **self.constants)
 
 
 def forward(
@@ -98,9 +79,9 @@ def plan_forward(
     lse_left = _empty((r, heads, n), q_left, torch.float32)
     lse_right = _empty((r, heads, m), q_left, torch.float32)
     bias, longest = _bias(lag_bias)
-    channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
-    if fits_whole(n, m, d, dv):
-        blocks = {"BLOCK_N": _block(n), "BLOCK_M": min(_block(m), FORWARD_COLUMNS)}
+    channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
+    if fits_whole(n, m, d, dv, q_left.dtype):
+        blocks = {"BLOCK_N": block(n), "BLOCK_M": min(block(m), forward_columns(q_left.dtype))}
         launches: list[Launch] = [
             TunedLaunch(
                 forward_whole,
@@ -110,7 +91,7 @@ def plan_forward(
                     *_operands(o_left, o_right), lse_left, lse_right, scale, n, m, heads, longest, max_lag,
                 ),
                 {**channels, **blocks},
-                _whole_config(blocks),
+                whole_config(blocks, max(d, dv), q_left.dtype),
             )
         ]  # fmt: skip
     else:
@@ -123,7 +104,7 @@ def plan_forward(
                     scale, q.shape[1], k.shape[1], heads, longest, max_lag,
                 ),
                 {**channels, "SIGN": sign},
-                {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2},
+                forward_config(q_left.dtype),
             )
             for q, k, v, o, lse, sign in (
                 (q_left, q_right if k_right is None else k_right, v_right, o_left, lse_left, 1),
@@ -189,10 +170,10 @@ def plan_backward(
     dq_left, dq_right, dv_left, dv_right, dk_left, dk_right = gradients
     bias, longest = _bias(lag_bias)
     lags = 2 * longest + 1
-    channels = {"D": d, "DV": dv, "BLOCK_D": _block(d), "BLOCK_DV": _block(dv)}
+    channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
     left_and_right = _operands(do_left, do_right, *inputs)
-    if fits_whole(n, m, d, dv):
-        blocks = {"BLOCK_N": _block(n), "BLOCK_M": min(_block(m), BACKWARD_COLUMNS)}
+    if fits_whole(n, m, d, dv, q_left.dtype):
+        blocks = {"BLOCK_N": block(n), "BLOCK_M": min(block(m), backward_columns(q_left.dtype))}
         parts = triton.cdiv(m, blocks["BLOCK_M"])
         shares = None if bias is None else _empty((r * parts, heads, lags), bias)
         launch = TunedLaunch(
@@ -202,8 +183,8 @@ def plan_backward(
                 *left_and_right, bias, *_operands(o_left if parts > 1 else None), lse_left, lse_right,
                 *_operands(*gradients), shares, scale, n, m, heads, longest, max_lag,
             ),
-            {**channels, **blocks, "BLOCK_L": min(_block(lags), blocks["BLOCK_M"])},
-            _whole_config(blocks),
+            {**channels, **blocks, "BLOCK_L": min(block(lags), blocks["BLOCK_M"])},
+            whole_config(blocks, max(d, dv), q_left.dtype),
         )  # fmt: skip
         return [launch], gradients, shares
 
@@ -213,12 +194,14 @@ def plan_backward(
             sum_outputs,
             _per_block(r * heads, do.shape[1]),
             (*_operands(do, o), delta, do.shape[1], heads),
-            {"DV": dv, "BLOCK_DV": _block(dv)},
-            {"BLOCK_A": 64, "num_warps": 4},
+            {"DV": dv, "BLOCK_DV": block(dv)},
+            sum_outputs_config(),
         )
         for do, o, delta in ((do_left, o_left, delta_left), (do_right, o_right, delta_right))
     ]
     right_and_left = _operands(do_right, do_left, q_right, q_left, v_right, v_left, k_right, k_left)
+    queries_and_keys = channels["BLOCK_D"] * (1 if k_left is None else 2)
+    config = backward_config(queries_and_keys + 2 * channels["BLOCK_DV"], q_left.dtype)
     left_statistics = (lse_left, lse_right, delta_left, delta_right)
     right_statistics = (lse_right, lse_left, delta_right, delta_left)
     launches += [
@@ -230,7 +213,7 @@ def plan_backward(
                 max_lag,
             ),
             {**channels, "SIGN": sign},
-            {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 8, "num_stages": 2},
+            config,
         )
         for operands, statistics, own, a_count, b_count, sign in (
             (left_and_right, left_statistics, (dq_left, dv_left, dk_left), n, m, 1),
@@ -251,30 +234,15 @@ def plan_backward(
                 scale, n, m, heads, longest, max_lag, chunks,
             ),
             channels,
-            {"BLOCK": 32, "num_warps": 4},
+            lag_bias_config(q_left.dtype),
         )
     )  # fmt: skip
     return launches, gradients, shares
 
 
-def fits_whole(n: int, m: int, d: int, dv: int) -> bool:
-    """Whether one program takes a whole problem, so that one similarity tile serves both directions."""
-    return max(n, m) <= WHOLE_STEPS and max(d, dv) <= WHOLE_CHANNELS
-
-
 def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`."""
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
-
-
-def _block(size: int) -> int:
-    """The power of two, at least 16 for the tensor cores, that holds `size`."""
-    return max(16, triton.next_power_of_2(size))
-
-
-def _whole_config(blocks: dict[str, int]) -> dict[str, int]:
-    """Warps among which several tiles of these blocks fit without a spill."""
-    return {"num_warps": max(1, min(8, blocks["BLOCK_N"] * blocks["BLOCK_M"] // 256)), "num_stages": 1}
 
 
 def _per_block(problems: int, count: int) -> Grid:

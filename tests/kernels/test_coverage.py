@@ -25,7 +25,8 @@ def test_every_backend_has_two_lines(capsys: pytest.CaptureFixture[str]) -> None
 def test_what_is_said_is_what_is_refused() -> None:
     assert coverage("cross_attention", "cpp") == "float32, bfloat16, float16, float64"
     said = coverage("cross_attention", "cuda")
-    assert said == "float32, bfloat16, float16; up to 128 channels per head"
+    assert said == "float32, bfloat16, float16; up to 128 channels of q per head"
+    assert coverage("cross_attention", "triton") == said
     for tensor in (torch.zeros(1, 2, 1, 129), torch.zeros(1, 2, 1, 8, dtype=torch.float64)):
         with use_backend("cuda"), pytest.raises(ValueError, match="cannot run cross_attention here"):
             cross_attention(tensor, tensor, tensor, tensor)

@@ -1,5 +1,6 @@
 """Cross-attention: every backend against the definition."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ SHAPES = [
     Case(1, 1, 1, 1, 8, 8),
     Case(1, 20, 24, 1, 128, 17),
     Case(1, 24, 20, 2, 100, 128),
+    Case(1, 20, 24, 1, 16, 300),  # values wider than kernels for GPUs take at a time
 ]
 # Longer than what one tile of a blockwise kernel takes.
 LONG = [Case(1, 300, 520, 1, 24, 40), Case(1, 600, 257, 2, 8, 12)]
@@ -257,6 +259,31 @@ def test_a_query_without_a_partner_gets_zeros(backend: Backend) -> None:
         assert torch.equal(alone, torch.zeros_like(alone))
 
 
+@each(Case(2, 40, 24, 2, 8, 8, reach=3), Case(1, 140, 30, 2, 8, 8, reach=3))
+def test_a_bias_of_minus_infinity_removes_pairs(backend: Backend, case: Case) -> None:
+    call = make(case)
+    with torch.no_grad():
+        call.lag_bias[0] = float("-inf")  # leaves the lags beyond it
+        call.lag_bias[1, 2] = float("-inf")
+    check(backend, call, torch.float32, 1e-5)
+
+
+def test_a_bias_of_minus_infinity_everywhere_gives_zeros(backend: Backend) -> None:
+    call = make(Case(2, 9, 7, 2, 8, 8, reach=8)).to(torch.float32, backend.device)
+    with torch.no_grad():
+        call.lag_bias.fill_(float("-inf"))
+    for name, ours, defining in zip(call.names(), call.run(backend.name), defined(call), strict=True):
+        for result in (ours, defining):
+            assert torch.equal(result, torch.zeros_like(result)), name
+
+
+def test_a_limit_longer_than_any_sequence_is_none(backend: Backend) -> None:
+    call = make(Case(1, 9, 7, 1, 8, 8)).to(torch.float32, backend.device)
+    far = Call(replace(call.case, max_lag=2**70), call.inputs, None, call.grads)
+    for ours, value in zip(far.run(backend.name), call.run(backend.name), strict=True):
+        assert torch.equal(ours, value)
+
+
 @each(Case(4, 64, 64, 2, 16, 16, reach=9), Case(1, 600, 520, 1, 16, 16, reach=9))
 def test_two_runs_give_the_same_bits(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
@@ -419,7 +446,9 @@ ZEROS = torch.zeros
             ValueError,
             "dv must be at least 1, got 0",
         ),
-        ({"scale": float("nan")}, ValueError, "scale must be finite, got nan"),
+        ({"scale": float("nan")}, ValueError, "scale must be finite in float32, got nan"),
+        ({"scale": 1e39}, ValueError, r"scale must be finite in float32, got 1e\+39"),
+        ({"scale": "a"}, TypeError, "scale must be a number or None, got str"),
         ({"max_lag": -1}, ValueError, "max_lag must be a whole number .*got -1"),
         ({"max_lag": 1.5}, ValueError, "max_lag must be a whole number .*got 1.5"),
         (

@@ -4,36 +4,111 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 pytest.importorskip("triton")
 
-# In a process of its own, because kernels that are interpreted here cannot be compiled here.
+# In a process of its own, because kernels that are interpreted here cannot be compiled here. A launch for the
+# right ear only differs by a sign from that for the left one.
 COMPILE = """
-import dataclasses, json, torch
-from benchmarks.gpu_calls import cross_attention_entries
-from benchmarks.gpu_static import ARCHITECTURES, compile_launch
-found = []
-for entry in cross_attention_entries():
-    if "(128, 32" in entry.label or "(64, 16" in entry.label:
-        for launch in entry.launches(torch.device("meta"), entry.count):
-            for architecture in ARCHITECTURES:
-                compiled, _ = compile_launch(launch, architecture)
-                found.append([entry.label, architecture, dataclasses.asdict(compiled)])
-print(json.dumps(found))
+import dataclasses, json, sys, torch
+from benchmarks.gpu_static import compile_launch
+from kernels.cross_attention.triton_launch import plan_backward, plan_forward
+
+def compiled(dtype, n, d, dv, architecture, bias, separate, max_lag):
+    def tensor(channels):
+        return torch.empty(2, n, 2, channels, dtype=getattr(torch, dtype), device="meta")
+
+    keys = [tensor(d), tensor(d)] if separate else [None, None]
+    lag_bias = torch.empty(2, 2 * min(n, 9) - 1, device="meta") if bias else None
+    inputs = [tensor(d), tensor(d), tensor(dv), tensor(dv), *keys, lag_bias, 0.1, 20 if max_lag else None]
+    launches, outputs = plan_forward(*inputs)
+    launches += plan_backward(tensor(dv), tensor(dv), *inputs[:7], *outputs, *inputs[7:])[0]
+    for launch in launches:
+        if launch.constants.get("SIGN", 1) == 1:
+            yield launch.kernel.fn.__name__, dataclasses.asdict(compile_launch(launch, architecture)[0])
+
+print(json.dumps([list(compiled(**case)) for case in json.load(sys.stdin)]))
 """
 
 
+@dataclass(frozen=True)
+class Case:
+    """One call, and the GPU that it is compiled for."""
+
+    dtype: str
+    n: int
+    d: int
+    dv: int
+    architecture: int = 80
+    bias: bool = True
+    separate: bool = False
+    max_lag: bool = False
+
+
+# Bytes that a block may have. What is compiled for sm_80 stands for sm_86, 89 and 120 too, the smallest.
+SHARED_MEMORY = {80: 99 << 10, 90: 227 << 10, 100: 227 << 10}
+SIZES = ((32, 64), (200, 32))  # where one program takes a whole problem, and where it takes a block
+OPTIONS = [
+    Case("bfloat16", n, channels, channels, 80, bias, separate, max_lag)
+    for n, channels in SIZES
+    for bias in (False, True)
+    for separate in (False, True)
+    for max_lag in (False, True)
+]
+MODEL = [
+    *(Case("bfloat16", 16, 64, 64, architecture) for architecture in (80, 90, 100)),
+    *(Case("bfloat16", 64, 64, 64, architecture, separate=True) for architecture in (80, 90)),
+    Case("bfloat16", 200, 16, 128, bias=False),
+    Case("float16", 128, 32, 32, bias=False),
+    Case("float32", 16, 64, 64, separate=True),
+    Case("float32", 32, 32, 32),
+]
+# float32 in blocks, the widest that one program takes whole, and that is covered: some spill registers.
+WIDE = [
+    Case("float32", 128, 64, 64, 90),
+    Case("float32", 200, 16, 64, bias=False, max_lag=True),
+    Case("bfloat16", 128, 64, 64, separate=True),
+    Case("bfloat16", 64, 128, 128, separate=True),
+    Case("bfloat16", 200, 128, 128, separate=True),
+    Case("float16", 200, 128, 128, 90, separate=True),
+    Case("float32", 200, 64, 64, separate=True),
+    Case("float32", 200, 128, 64, separate=True),
+]
+
+
 @pytest.mark.slow
-def test_tensor_cores_and_no_spills() -> None:
-    """At the two deepest levels; `python -m benchmarks.gpu_report` looks at all of them."""
+@pytest.mark.parametrize(
+    ("cases", "spills"),
+    [(OPTIONS, True), (MODEL, False), (WIDE, True)],
+    ids=["every option", "of the model", "wide"],
+)
+def test_it_compiles_and_fits(cases: list[Case], spills: bool) -> None:
+    """Every kernel compiles, fits into shared memory and multiplies on tensor cores.
+
+    `python -m benchmarks.gpu_report` tells more, of more sizes.
+    """
+    for case, kernels in zip(cases, compiled(cases), strict=True):
+        assert len(kernels) >= 2, case
+        for kernel, found in kernels:
+            told = (case, kernel, found)
+            assert found["shared_memory"] <= SHARED_MEMORY[case.architecture], told
+            assert found["tensor_core"] > 0 or kernel == "sum_outputs", told
+            assert spills or found["spills"] == found["stack"] == 0, told
+
+
+def compiled(cases: list[Case]) -> list[list[tuple[str, dict[str, Any]]]]:
+    """For each case, what became of each of its kernels."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE], env=environment, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMPILE],
+        env=environment,
+        input=json.dumps([vars(case) for case in cases]),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    found = json.loads(done.stdout)
-    assert len(found) == 12
-    for label, architecture, compiled in found:
-        assert compiled["tensor_core"] > 0, (label, architecture)
-        assert compiled["spills"] == compiled["stack"] == 0, (label, architecture, compiled)
+    return json.loads(done.stdout)

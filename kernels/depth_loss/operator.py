@@ -139,11 +139,12 @@ class _EdgeAwareLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         pred, terms, coded, scales = ctx.saved_tensors
-        # `pred` gives dtype and shape; having a gradient itself, it also makes a second order raise.
+        # `pred` gives dtype and shape; having a gradient itself, it also makes a second order raise. So it
+        # does for the weights: multiplied in sight of autograd, the terms would pass for constants.
         grad_pred = (
             _BACKWARD[ctx.backend](grad_total, coded, scales, pred) if ctx.needs_input_grad[1] else None
         )
-        grad_weights = grad_total * terms if ctx.needs_input_grad[3] else None
+        grad_weights = _weights_backward(grad_total, terms, pred) if ctx.needs_input_grad[3] else None
         return None, grad_pred, None, grad_weights
 
 
@@ -195,6 +196,14 @@ if extension.WHY_NOT_LOADED is None:
     for _name in ("cpp", "cuda"):
         _FORWARD[_name] = torch.ops.binaural.edge_aware_loss_forward
         _BACKWARD[_name] = torch.ops.binaural.edge_aware_loss_backward
+
+define_operator(
+    "edge_aware_loss_weights_backward",
+    "(Tensor grad_total, Tensor terms, Tensor pred) -> Tensor grad_weights",
+    lambda grad_total, terms, pred: grad_total * terms,
+    lambda grad_total, terms, pred: torch.empty_like(terms),
+)
+_weights_backward = torch.ops.binaural.edge_aware_loss_weights_backward
 
 define_operator("edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
 define_operator("edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)

@@ -226,11 +226,14 @@ def test_without_a_gradient_the_values_are_the_same(backend: Backend) -> None:
 
 
 def test_a_second_order_gradient_raises(backend: Backend) -> None:
-    pred, target = (t.float().to(backend.device) for t in make((1, 10, 10)))
-    total, _ = edge_aware_loss(pred.requires_grad_(), target, backend=backend.name)
-    (gradient,) = torch.autograd.grad(total, pred, create_graph=True)
-    with pytest.raises(RuntimeError, match="second-order gradients"):
-        gradient.square().sum().backward()
+    pred, target = (t.float().to(backend.device) for t in make((1, 8, 9)))
+    pred.requires_grad_()
+    weights = torch.tensor(WEIGHTS, device=backend.device, requires_grad=True)
+    for leaf in (pred, weights):
+        total, _ = weighted_loss(pred, target, weights, backend=backend.name)
+        (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
+        with pytest.raises(RuntimeError, match="second-order gradients .* backend='reference'"):
+            torch.autograd.grad(gradient.sum() + 0 * pred.sum(), pred)
 
 
 def test_a_learned_weight_has_a_gradient(backend: Backend) -> None:

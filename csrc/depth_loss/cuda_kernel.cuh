@@ -111,18 +111,22 @@ __global__ void __launch_bounds__(kThreads)
       const float t_magnitude = sqrtf(t_square);
       const float excess = p_magnitude - t_magnitude;
       const float closeness = expf(-t_magnitude);
-      const float push = edge_weight * sign_of(excess) / p_magnitude;
-      const float pull = smooth_weight * closeness;
-      gx = px * push + sign_of(px) * pull;
-      gy = py * push + sign_of(py) * pull;
+      if (coded != nullptr) {
+        const float push = edge_weight * sign_of(excess) / p_magnitude;
+        const float pull = smooth_weight * closeness;
+        gx = px * push + sign_of(px) * pull;
+        gy = py * push + sign_of(py) * pull;
+      }
       if (row >= 1 && row <= kTile && column >= 1 && column <= kTile) {
         sums[1] += fabsf(excess);
         sums[2] += (fabsf(px) + fabsf(py)) * closeness;
         sums[4] += 1;
       }
     }
-    along_x[row][column] = gx;
-    along_y[row][column] = gy;
+    if (coded != nullptr) {
+      along_x[row][column] = gx;
+      along_y[row][column] = gy;
+    }
   }
   __syncthreads();
 

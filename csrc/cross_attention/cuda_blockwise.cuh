@@ -9,27 +9,32 @@
 
 namespace binaural::cross_attention::gpu {
 
-// Rows that a block owns, 16 per warp, and columns of a tile. 4-byte elements get smaller ones, so
-// that the tiles fit into shared memory at 128 channels.
+// Rows that a block owns, 16 per warp, and columns of a tile. 4-byte elements and many channels get
+// smaller ones, so that the tiles fit into the shared memory of every card since sm_80.
+constexpr size_t kLeastSharedMemory = 99 << 10;
 constexpr int kForwardRows = 64;
 template <class T>
 constexpr int kForwardColumns = sizeof(T) == 2 ? 64 : 32;
 template <class T>
 constexpr int kBackwardRows = sizeof(T) == 2 ? 64 : 32;
+template <class T, int kD>
+constexpr int kBackwardColumns = sizeof(T) == 2 && kD < 128 ? 32 : 16;
+// Tiles of columns in shared memory. The products of 4-byte elements take so much longer than their
+// copies that these need not be on their way meanwhile.
 template <class T>
-constexpr int kBackwardColumns = sizeof(T) == 2 ? 32 : 16;
+constexpr int kBackwardStages = sizeof(T) == 2 ? 2 : 1;
 
 template <class T, int kD, int kDv>
 constexpr size_t kForwardBytes =
     (kForwardRows * kStride<T, kD> + 2 * kForwardColumns<T> * (kStride<T, kD> + kStride<T, kDv>)) *
     sizeof(T);
-template <class T>
-constexpr int kLagStride = kBackwardColumns<T> + 1;
+template <class T, int kD>
+constexpr int kLagStride = kBackwardColumns<T, kD> + 1;
 template <class T, int kD, int kDv>
-size_t blockwise_backward_bytes(bool with_bias) {
-  return (kBackwardRows<T> + 2 * kBackwardColumns<T>)*(kStride<T, kD> +
-                                                       2 * kStride<T, kDv>)*sizeof(T) +
-         (with_bias ? kBackwardRows<T> * kLagStride<T> * sizeof(float) : 0);
+constexpr size_t blockwise_backward_bytes(bool with_bias) {
+  constexpr int kTimes = kBackwardRows<T> + kBackwardStages<T> * kBackwardColumns<T, kD>;
+  return kTimes * (kStride<T, kD> + 2 * kStride<T, kDv>)*sizeof(T) +
+         (with_bias ? kBackwardRows<T> * kLagStride<T, kD> * sizeof(float) : 0);
 }
 
 // The tiles of columns that a tile of rows has pairs with: [begin, end).
@@ -193,43 +198,25 @@ __device__ inline void sum_lag_bias_if_last(const Problem& p, int head, int tile
   }
 }
 
-// The gradients of a job's rows. Grid: (R * heads * tiles, jobs). Block: 2 threads per row.
+// The gradients of kRows rows of a job, and in `part` [2 reach + 1] what they add to that of the
+// bias, unless it is null.
 template <class T, int kD, int kDv>
-__global__ void __launch_bounds__(2 * kBackwardRows<T>)
-    blockwise_backward(const __grid_constant__ Problem p, int tiles) {
-  const Job& job = p.job[blockIdx.y];
-  const int tile_of_rows = blockIdx.x % tiles;
-  const int64_t problem = blockIdx.x / tiles / p.heads;
-  const int head = blockIdx.x / tiles % p.heads;
+__device__ void differentiate_rows(const Problem& p, const Job& job, int64_t problem, int head,
+                                   int block_first, float* part) {
   const int rows = job.rows.length, columns = job.columns.length;
-  constexpr int kRows = kBackwardRows<T>, kWidth = kBackwardColumns<T>;
-  const int block_first = tile_of_rows * kRows;
-  constexpr int kS = kStride<T, kD>, kSv = kStride<T, kDv>;
+  constexpr int kRows = kBackwardRows<T>, kWidth = kBackwardColumns<T, kD>;
+  constexpr int kStages = kBackwardStages<T>;
+  constexpr int kS = kStride<T, kD>, kSv = kStride<T, kDv>, kSl = kLagStride<T, kD>;
   const int warp = threadIdx.x / 32, g = lane_id() / 4, t = lane_id() % 4;
 
-  // The gradient of the bias is summed over what one of the two mirrored jobs sees, or over what
-  // the queries see where each direction has a similarity of its own.
-  const bool with_bias =
-      p.d_lag_bias_parts != nullptr && job.rows_attend && (!job.columns_attend || job.sign == 1);
-  const int lags = 2 * p.reach + 1;
-  float* part = nullptr;  // [2 reach + 1]
-  if (p.d_lag_bias_parts != nullptr) {
-    part = p.d_lag_bias_parts +
-           ((problem * p.heads + head) * p.parts + blockIdx.y * tiles + tile_of_rows) * lags;
-    for (int i = threadIdx.x; i < lags; i += blockDim.x) part[i] = 0;
-  }
-  if (block_first >= rows) {
-    if (p.arrived != nullptr) sum_lag_bias_if_last(p, head, tiles);
-    return;
-  }
-
-  DYNAMIC_SHARED(T, left);                                                   // [rows, d]
-  T* d_output = left + kRows * kS;                                           // [rows, dv]
-  T* own_values = d_output + kRows * kSv;                                    // [rows, dv]
-  T* right = own_values + kRows * kSv;                                       // 2 x [width, d]
-  T* values = right + 2 * kWidth * kS;                                       // 2 x [width, dv]
-  T* d_right_output = values + 2 * kWidth * kSv;                             // 2 x [width, dv]
-  float* d_s = reinterpret_cast<float*>(d_right_output + 2 * kWidth * kSv);  // [rows, width + 1]
+  DYNAMIC_SHARED(T, left);                              // [rows, d]
+  T* d_output = left + kRows * kS;                      // [rows, dv]
+  T* own_values = d_output + kRows * kSv;               // [rows, dv]
+  T* right = own_values + kRows * kSv;                  // stages x [width, d]
+  T* values = right + kStages * kWidth * kS;            // stages x [width, dv]
+  T* d_right_output = values + kStages * kWidth * kSv;  // stages x [width, dv]
+  float* d_s =
+      reinterpret_cast<float*>(d_right_output + kStages * kWidth * kSv);  // [rows, width + 1]
 
   const T* right_base = base_of<T>(job.columns.similar, problem, head);
   const T* value_base = base_of<T>(job.columns.value, problem, head);
@@ -277,8 +264,9 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
   const float* bias = bias_of(p, head);
   float d_left[kD / 8][4] = {}, d_value[kDv / 8][4] = {};
   int stage = 0;
-  for (int at = begin; at < end; at += kWidth, stage ^= 1) {
-    if (at + kWidth < end) {
+  for (int at = begin; at < end; at += kWidth, stage ^= kStages - 1) {
+    const bool more = at + kWidth < end;
+    if (kStages == 2 && more) {
       load_columns(at + kWidth, stage ^ 1);
       wait_copies<1>();
     } else {
@@ -334,17 +322,17 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
     for (int tile = 0; tile < kWidth / 8; tile += 2) {
       multiply_nn(d_left, d[tile], d[tile + 1], tile_right + 8 * tile * kS, kS);
     }
-    if (with_bias) {
+    if (part != nullptr) {
 #pragma unroll
       for (int tile = 0; tile < kWidth / 8; tile++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-          d_s[(16 * warp + g + i / 2 * 8) * kLagStride<T> + 8 * tile + 2 * t + i % 2] = d[tile][i];
+          d_s[(16 * warp + g + i / 2 * 8) * kSl + 8 * tile + 2 * t + i % 2] = d[tile][i];
         }
       }
     }
     __syncthreads();  // the columns are not read any more, and dS is complete
-    if (with_bias) {
+    if (part != nullptr) {
       // Each thread sums diagonals of this tile of dS; a lag stays with its block, so the order is
       // fixed.
       for (int i = threadIdx.x; i < kRows + kWidth - 1; i += blockDim.x) {
@@ -353,17 +341,47 @@ __global__ void __launch_bounds__(2 * kBackwardRows<T>)
         if (abs(lag) > p.reach) continue;
         float sum = 0;
         for (int row = max(0, -diagonal); row < min(kRows, kWidth - diagonal); row++) {
-          sum += d_s[row * kLagStride<T> + row + diagonal];
+          sum += d_s[row * kSl + row + diagonal];
         }
         part[lag + p.reach] += sum;
       }
     }
+    if (kStages == 1 && more) load_columns(at + kWidth, 0);
   }
   wait_copies<0>();
   store_rows<kD / 8, T>(d_left, job.rows.d_similar, p, problem, head, rows, first, p.d, p.scale,
                         p.scale);
   if (job.columns_attend) {
     store_rows<kDv / 8, T>(d_value, job.rows.d_value, p, problem, head, rows, first, p.dv, 1, 1);
+  }
+}
+
+// Grid: (R * heads * tiles, jobs). Block: 2 threads per row of a tile. A block takes one tile of
+// rows, or where it adds to the gradient of the bias every p.part_blocks-th of them, one after the
+// other: their sum is then one part of that gradient.
+template <class T, int kD, int kDv>
+__global__ void __launch_bounds__(2 * kBackwardRows<T>, kMinBlocks<T>)
+    blockwise_backward(const __grid_constant__ Problem p, int tiles) {
+  const Job& job = p.job[blockIdx.y];
+  const int block = blockIdx.x % tiles;
+  const int64_t problem = blockIdx.x / tiles / p.heads;
+  const int head = blockIdx.x / tiles % p.heads;
+  // The bias gets what one of the two mirrored jobs sees, or what the queries see where each
+  // direction has a similarity of its own: the first jobs.
+  const bool with_bias =
+      p.d_lag_bias_parts != nullptr && job.rows_attend && (!job.columns_attend || job.sign == 1);
+  const int blocks = with_bias ? p.part_blocks : tiles;
+  float* part = nullptr;  // [2 reach + 1]
+  if (with_bias && block < blocks) {
+    const int lags = 2 * p.reach + 1;
+    part = p.d_lag_bias_parts +
+           ((problem * p.heads + head) * p.parts + blockIdx.y * blocks + block) * lags;
+    for (int i = threadIdx.x; i < lags; i += blockDim.x) part[i] = 0;
+  }
+  const int stop = block < blocks ? job.rows.length : 0;
+#pragma unroll 1
+  for (int first = block * kBackwardRows<T>; first < stop; first += blocks * kBackwardRows<T>) {
+    differentiate_rows<T, kD, kDv>(p, job, problem, head, first, part);
   }
   if (p.arrived != nullptr) sum_lag_bias_if_last(p, head, tiles);
 }

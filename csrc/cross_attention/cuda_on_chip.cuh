@@ -10,10 +10,6 @@
 namespace binaural::cross_attention::gpu {
 
 constexpr int kOnChipLength = 128;
-// Blocks per multiprocessor that the forward must leave registers for; 0 leaves it to the compiler,
-// which for float would rather spill than not have two.
-template <class T>
-constexpr int kMinBlocks = sizeof(T) == 2 ? 0 : 1;
 constexpr int kOnChipTiles = kOnChipLength / 8;
 
 // Lags whose bias gradient a thread of the backward sums: of 16 rows and the most columns, by 32.

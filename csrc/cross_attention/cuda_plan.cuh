@@ -143,11 +143,16 @@ void forward(const Call& call, cudaStream_t stream) {
   with_blockwise_channels(call, [&](auto channels) {
     constexpr int kD = channels.kD, kDv = channels.kDv;
     const Problem p = blockwise_forward_problem(call);
+    static_assert(kForwardBytes<T, kD, kDv> <= kLeastSharedMemory);
     const int tiles = tiles_of(p, kForwardRows);
     launch(blockwise_forward<T, kD, kDv>, dim3(grid_width(p, tiles), p.jobs), 2 * kForwardRows,
            kForwardBytes<T, kD, kDv>, stream, p, tiles);
   });
 }
+
+// Parts of the bias gradient are at most as many as take, for each step, so many floats: a bias of
+// every lag would else take a part of O(N) for each of O(N) tiles.
+constexpr int64_t kPartsPerStep = 16;
 
 template <class T>
 BackwardPlan plan_backward(const Call& call) {
@@ -165,7 +170,10 @@ BackwardPlan plan_backward(const Call& call) {
   }
   if (!plan.on_chip) {
     const Problem p = blockwise_backward_problem(call);
-    plan.parts = p.jobs * tiles_of(p, kBackwardRows<T>);
+    const int64_t lags = 2 * int64_t{p.reach} + 1, steps = call.left.length + call.right.length;
+    plan.part_blocks = static_cast<int>(
+        std::clamp<int64_t>(kPartsPerStep * steps / lags, 1, tiles_of(p, kBackwardRows<T>)));
+    plan.parts = plan.part_blocks * (call.shared ? 1 : 2);
   }
   return plan;
 }
@@ -190,8 +198,11 @@ void backward(const Call& call, const BackwardPlan& plan, cudaStream_t stream) {
   } else {
     with_blockwise_channels(call, [&](auto channels) {
       constexpr int kD = channels.kD, kDv = channels.kDv;
+      // A little of it is the kernel's own.
+      static_assert(blockwise_backward_bytes<T, kD, kDv>(true) + 16 <= kLeastSharedMemory);
       Problem p = blockwise_backward_problem(call);
       p.parts = plan.parts;
+      p.part_blocks = plan.part_blocks;
       const int products = tiles_of(p, 64), tiles = tiles_of(p, kBackwardRows<T>);
       launch(output_products<T>, dim3(grid_width(p, products), 2), 128, 0, stream, p, products);
       launch(blockwise_backward<T, kD, kDv>, dim3(grid_width(p, tiles), p.jobs),

@@ -39,6 +39,7 @@ struct Call {
 struct BackwardPlan {
   bool on_chip = false;  // otherwise Ear::delta and, with a bias, Problem::arrived are needed
   int parts = 0;         // of the bias gradient, for each problem and head
+  int part_blocks = 0;   // those of one job, blockwise
 };
 
 // Lags beyond the sequences do not occur: a limit or a bias beyond them is cut, so that it fits an

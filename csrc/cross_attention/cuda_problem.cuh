@@ -16,6 +16,11 @@ constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr int kMaxJobs = 4;
 
+// Blocks per multiprocessor that a kernel must leave registers for; 0 leaves it to the compiler,
+// which for float would rather spill than not have two.
+template <class T>
+constexpr int kMinBlocks = sizeof(T) == 2 ? 0 : 1;
+
 // A tensor [R, time, heads, channels] with contiguous channels; strides in elements.
 struct View {
   const void* data = nullptr;
@@ -52,6 +57,7 @@ struct Problem {
   int reach = 0;                      // the longest lag with a bias
   float* d_lag_bias_parts = nullptr;  // [R, heads, parts, 2 reach + 1]; null if not asked for
   int parts = 0;                      // blocks of one problem and head that add to it
+  int part_blocks = 0;                // those of one job, blockwise
   float* d_lag_bias = nullptr;        // [heads, 2 longest + 1]
   int64_t longest = 0;
   unsigned* arrived = nullptr;  // [heads], where the blockwise backward's own blocks sum the parts

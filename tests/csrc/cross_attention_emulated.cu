@@ -31,6 +31,9 @@ Call make_call(const Sizes& sizes, const void* const* inputs, const int64_t (*st
   call.right.length = static_cast<int>(sizes.m);
   call.shared = inputs[kKLeft] == nullptr;
   call.shared_memory = sizes.shared_memory;
+  // With nothing for a whole problem, the card that is emulated still has what the smallest has.
+  cuda_emulation::most_shared_bytes =
+      sizes.shared_memory == 0 ? kLeastSharedMemory : sizes.shared_memory;
   auto view = [&](int i, int64_t channels) {
     return make_view(inputs[i], strides[i][0], strides[i][1], strides[i][2], channels,
                      sizes.element_bytes);

@@ -374,10 +374,14 @@ inline void run_block(Block& running) {
   munmap(stacks, bytes);
 }
 
+// Bytes that a block may have, as on the card that is emulated: a launch that asks for more fails.
+inline size_t most_shared_bytes = 227 << 10;
+
 // kernel<<<grid, size, shared_bytes>>>(arguments...), and wait for it.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 size, size_t shared_bytes,
             Arguments&&... arguments) {
+  if (shared_bytes > most_shared_bytes) fail("more shared memory than a block may have");
   char end_of_launch;
   std::vector<std::unique_ptr<Block>> blocks;
   for (unsigned z = 0; z < grid.z; z++) {

@@ -13,10 +13,8 @@ SHAPES = [
     (256, 64, 4, 64, 64),
     (128, 32, 8, 64, 64),
     (64, 16, 8, 64, 64),
-    (1, 4096, 1, 16, 128),
+    (1, 16384, 1, 16, 128),
 ]
-# The lags that the bias of the dense plane covers; on the time axis it covers them all.
-PLANE_REACH = 8
 # Images of the depth loss, in float32.
 IMAGES = (16, 256, 256)
 
@@ -34,31 +32,36 @@ class Entry:
 
 
 def cross_attention_entries(dtype: torch.dtype = torch.bfloat16) -> Iterator[Entry]:
-    """Forward and backward of cross-attention, shared similarity, with a lag bias."""
+    """Forward and backward of cross-attention, shared similarity, with a lag bias on the time axis."""
     for r, n, heads, d, dv in SHAPES:
         label = f"({r}, {n}, {heads}, {d}" + (")" if d == dv else f", dv {dv})")
         elements = r * n * heads * 2
-        statistics, bias = 4 * elements, 4 * heads * (2 * reach_of(n) + 1)
+        reach = reach_of(n)
+        statistics, bias = 4 * elements, 0 if reach is None else 4 * heads * (2 * reach + 1)
         q, v = elements * d * 2, elements * dv * 2
         forward = partial(_plan_forward, dtype=dtype, shape=(n, heads, d, dv))
         backward = partial(_plan_backward, dtype=dtype, shape=(n, heads, d, dv))
         shares = backward(torch.device("meta"), r)[1]
-        summed = shares.nbytes + shares[0].nbytes
+        summed = 0 if shares is None else shares.nbytes + shares[0].nbytes
         yield Entry(f"forward {label}", r, q + 2 * v + statistics + bias, forward)
         least = 2 * q + 4 * v + statistics + 2 * bias
         yield Entry(f"backward {label}", r, least, lambda *args, plan=backward: plan(*args)[0], summed)
 
 
-def reach_of(n: int) -> int:
-    """The longest lag that has a bias."""
-    return n - 1 if n <= 128 else PLANE_REACH
+def reach_of(n: int) -> int | None:
+    """The longest lag that has a bias: all of them on the time axis, and on the dense plane there is none."""
+    return n - 1 if n <= 128 else None
 
 
 def _inputs(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[Any]:
-    """As the operator takes them: tensors, scale and longest lag."""
+    """As the operator takes them, the values as wide as at a time: tensors, scale and longest lag."""
+    from kernels.cross_attention.triton_entry import most_value_channels
+
     n, heads, d, dv = shape
+    dv = min(dv, most_value_channels(dtype))
     qkv = [torch.zeros(count, n, heads, c, dtype=dtype, device=device) for c in (d, d, dv, dv)]
-    bias = torch.zeros(heads, 2 * reach_of(n) + 1, device=device)
+    reach = reach_of(n)
+    bias = None if reach is None else torch.zeros(heads, 2 * reach + 1, device=device)
     return [*qkv, None, None, bias, d**-0.5, None]
 
 
@@ -75,7 +78,8 @@ def _plan_backward(
 
     inputs = _inputs(device, count, dtype, shape)
     outputs = plan_forward(*inputs)[1]
-    launches, _, shares = plan_backward(*[*outputs[:2], *inputs[:7], *outputs, *inputs[7:]])
+    gradients = [torch.zeros_like(o) for o in outputs[:2]]
+    launches, _, shares = plan_backward(*[*gradients, *inputs[:7], *outputs, *inputs[7:]])
     return launches, shares
 
 

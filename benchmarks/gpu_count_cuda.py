@@ -26,13 +26,16 @@ class CudaCounter:
         self._folder = tempfile.TemporaryDirectory()
         self._emulator = Emulator(Path(self._folder.name))
 
-    def cross_attention(self, r: int, n: int, heads: int, d: int, dv: int, reach: int) -> list[Counted]:
-        """With shared similarity and a bias. Counted at one and two problems of one head, for all problems
-        and heads cost the same; and long sequences at three lengths, for tiles of rows and tiles of columns
-        make every count a polynomial of the second degree."""
+    def cross_attention(
+        self, r: int, n: int, heads: int, d: int, dv: int, reach: int | None
+    ) -> list[Counted]:
+        """With shared similarity and a bias of `reach`, or none. Counted at one and two problems of one head,
+        for all problems and heads cost the same; and long sequences at three lengths, for tiles of rows and
+        tiles of columns make every count a polynomial of the second degree."""
 
         def run(problems: int, length: int) -> list[Counted]:
-            arguments = (BFLOAT16, problems, length, length, 1, d, dv, -1, reach, SHARED_MEMORY, 0)
+            longest = -1 if reach is None else reach
+            arguments = (BFLOAT16, problems, length, length, 1, d, dv, -1, longest, SHARED_MEMORY, 0)
             return self._emulator.count(ROOT / "tests/csrc/cross_attention_emulated.cu", *arguments)
 
         if n <= 128:

@@ -82,9 +82,9 @@ def triton_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
                     yield row(operation, entry, launch.kernel.fn.__name__, arch, warps, compiled, moved)
 
 
-def float16_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """What the compiler makes of the same attention kernels in float16."""
-    for entry in cross_attention_entries(torch.float16):
+def compiled_rows(dtype: torch.dtype, architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """What the compiler makes of the attention kernels for the same calls in another precision."""
+    for entry in cross_attention_entries(dtype):
         for launch in entry.launches(torch.device("meta"), entry.count):
             for arch in architectures:
                 compiled, _ = compile_launch(launch, arch)
@@ -146,6 +146,19 @@ def launches_table(rows: Sequence[dict[str, Any]]) -> str:
     return table(header, lines)
 
 
+def compiled_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line for each launch and architecture; launches that are alike have one together."""
+    header = ("call", "kernel", "sm", "registers", "spills", "shared KB", "tensor-core instr.")
+    lines = [
+        (
+            r["call"], r["kernel"], r["architecture"], r["registers"], r["spills"],
+            f"{r['shared_memory'] / 1024:.1f}", r["tensor_core"],
+        )
+        for r in rows
+    ]  # fmt: skip
+    return table(header, list(dict.fromkeys(lines)))
+
+
 def spilling(rows: Sequence[dict[str, Any]]) -> str:
     """In one line, which of these kernels spill registers."""
     names = [f"{r['kernel']} for sm_{r['architecture']}" for r in rows if r["spills"] or r["stack"]]
@@ -154,8 +167,13 @@ def spilling(rows: Sequence[dict[str, Any]]) -> str:
 
 def without_tensor_cores(rows: Sequence[dict[str, Any]]) -> str:
     """In one line, which of these attention kernels multiply matrices without tensor cores."""
-    names = {r["kernel"] for r in rows if r["operations"] and not r["tensor_core"]}
+    names = {r["kernel"] for r in rows if multiplies(r) and not r["tensor_core"]}
     return "all use the tensor cores" if not names else f"these do not: {', '.join(sorted(names))}"
+
+
+def multiplies(row: dict[str, Any]) -> bool:
+    """Whether the kernel does: as counted, or as is known of it where nothing was."""
+    return row["operations"] > 0 if "operations" in row else row["kernel"] != "sum_outputs"
 
 
 ABOUT = """\
@@ -191,7 +209,8 @@ def main() -> None:
         {"kernel": demangle(name), "architecture": arch, **asdict(c)}
         for (name, arch), c in sorted(found.items())
     ]
-    triton, float16 = list(triton_rows(architectures)), list(float16_rows(architectures))
+    triton = list(triton_rows(architectures))
+    float16, float32 = (list(compiled_rows(dtype, architectures)) for dtype in (torch.float16, torch.float32))
     peaks = "; ".join(
         f"sm_{a}: {GPUS[a].name}, {GPUS[a].flops / 1e12:.0f} TFLOP/s, {GPUS[a].bandwidth / 1e12:.2f} TB/s"
         for a in architectures
@@ -200,7 +219,7 @@ def main() -> None:
     def of(rows: list[dict[str, Any]], operation: str) -> list[dict[str, Any]]:
         return [r for r in rows if r["operation"] == operation]
 
-    attention = "bfloat16, shared similarity, a bias of every lag (of 8 on the dense plane)"
+    attention = "bfloat16, shared similarity, a bias of every lag (none on the dense plane)"
     text = "\n\n".join(
         [
             "# GPU kernels, seen by the compiler",
@@ -208,12 +227,19 @@ def main() -> None:
             OCCUPANCY,
             f"- Triton, bfloat16: {spilling(triton)}; of those that multiply, "
             f"{without_tensor_cores(triton)}.\n"
-            f"- Triton, float16: {spilling(float16)}.\n"
+            f"- Triton, float16: {spilling(float16)}; of those that multiply, "
+            f"{without_tensor_cores(float16)}.\n"
+            f"- Triton, float32: {spilling(float32)}; of those that multiply, "
+            f"{without_tensor_cores(float32)}.\n"
             f"- CUDA C++ at these sizes: {spilling(cuda)}; of those that multiply, "
             f"{without_tensor_cores(cuda)}.\n"
             f"- All {len(found)} kernels of the extension: {spilling(every)}.",
             f"## Cross-attention in Triton: {attention}, fixed configuration",
             launches_table(of(triton, "cross_attention")),
+            "## Cross-attention in Triton: float16, the same calls",
+            compiled_table(float16),
+            "## Cross-attention in Triton: float32, the same calls",
+            compiled_table(float32),
             f"## Cross-attention in CUDA C++: {attention}",
             launches_table(of(cuda, "cross_attention")),
             "## Depth loss in Triton: float32, with its gradient",
@@ -229,6 +255,7 @@ def main() -> None:
         "peaks": {a: asdict(GPUS[a]) for a in architectures},
         "triton": triton,
         "triton_float16": float16,
+        "triton_float32": float32,
         "cuda": cuda,
         "extension": every,
     }

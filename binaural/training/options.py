@@ -183,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         speed,
         "--precision",
-        "auto: bf16, or what the device has instead",
+        "auto: bf16 or fp16 on a GPU, fp32 on a CPU",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     add(speed, "--compile", "torch.compile; auto: on a GPU", choices=("auto", "on", "off"))

@@ -50,6 +50,7 @@ def test_norms_biases_and_gains_do_not_decay(name):
 
 def test_precision_and_device():
     cpu = choose_device("cpu")
+    assert choose_precision("auto", cpu) == (torch.float32, "on a CPU")
     assert choose_precision("bf16", cpu) == (torch.bfloat16, "as asked")
     assert choose_precision("fp32", cpu) == (torch.float32, "as asked")
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
@@ -57,21 +58,6 @@ def test_precision_and_device():
     for name in ("abacus", "meta"):
         with pytest.raises(ValueError, match=f"--device {name}: "):
             choose_device(name)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16),
-     ({"avx512_bf16": False, "avx2": True}, torch.float32), (None, torch.float32)],
-)  # fmt: skip
-def test_a_cpu_uses_bfloat16_where_it_multiplies_in_it(monkeypatch, capabilities, expected):
-    if capabilities is None:  # an older torch, which does not tell
-        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    else:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    dtype, why = choose_precision("auto", torch.device("cpu"))
-    assert dtype == expected
-    assert "processor" in why
 
 
 def test_a_gpu_without_bfloat16(monkeypatch):

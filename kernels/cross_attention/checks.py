@@ -71,7 +71,8 @@ def _check_scale(scale: float, dtype: torch.dtype) -> None:
     # As wide as the products that it multiplies.
     wide = torch.promote_types(dtype, torch.float32)
     if not (math.isfinite(scale) and abs(scale) <= torch.finfo(wide).max):
-        raise ValueError(f"scale must be finite in {str(wide)[6:]}, got {scale}")
+        name = str(wide).removeprefix("torch.")
+        raise ValueError(f"scale must be finite in {name}, got {scale}")
 
 
 def _check_lag_bias(lag_bias: Tensor, q_left: Tensor) -> None:

@@ -131,8 +131,9 @@ def fused(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def error(value: Tensor, exact: Tensor) -> float:
-    """Largest error, relative to the largest exact value; what cancels to nothing is measured against 0.3."""
-    return ((value.double() - exact).abs().max() / exact.abs().max().clamp_min(0.3)).item()
+    """Largest error, relative to the largest exact value; where all cancels to nothing, to 0.3."""
+    largest = exact.abs().max()
+    return ((value.double() - exact).abs().max() / (largest if largest > 1e-12 else 0.3)).item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
@@ -154,7 +155,7 @@ def test_matches_the_definition(case: Case, dtype: torch.dtype, check_guards: Ca
     # The backward takes probabilities from the lse, which is rounded in float32, and subtracts from dp its
     # mean, taken from the outputs: where a query has one partner, only their roundings are left of it.
     single = torch.finfo(torch.float32).eps
-    floor = 4 * (torch.finfo(dtype).eps + single * case.size**2) + 64 * single
+    floor = 4 * (torch.finfo(dtype).eps + single * case.size**2) + 40 * single
     for name, our, truth, their in zip(names, ours, exact, theirs, strict=True):
         assert torch.isfinite(our).all(), name
         assert error(our, truth) <= 2 * error(their, truth) + floor, name

@@ -60,7 +60,7 @@ OPTIONS = [
     for max_lag in (False, True)
 ]
 MODEL = [
-    *(Case("bfloat16", 16, 64, 64, architecture) for architecture in (80, 90, 100)),
+    *(Case("bfloat16", n, 64, 64, architecture) for n in (16, 32) for architecture in (80, 90, 100)),
     *(Case("bfloat16", 64, 64, 64, architecture, separate=True) for architecture in (80, 90)),
     Case("bfloat16", 200, 16, 128, bias=False),
     Case("float16", 128, 32, 32, bias=False),

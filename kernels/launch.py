@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 Grid = tuple[int] | Callable[[dict[str, int]], tuple[int]]
 
 
@@ -19,3 +22,8 @@ class Launch:
 
     def __call__(self) -> None:
         self.kernel[self.grid](*self.arguments, **self.constants, **self.config)
+
+
+def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)

@@ -28,7 +28,7 @@ from kernels.cross_attention.triton_config import (
     whole_config,
 )
 from kernels.cross_attention.triton_whole import backward_whole, forward_whole
-from kernels.launch import Grid, Launch
+from kernels.launch import Grid, Launch, empty
 
 
 class TunedLaunch(Launch):
@@ -75,9 +75,9 @@ def plan_forward(
     """The launches of a forward pass, and what they will have written."""
     r, n, heads, d = q_left.shape
     m, dv = q_right.shape[1], v_left.shape[3]
-    o_left, o_right = _empty(v_left.shape, q_left), _empty(v_right.shape, q_left)
-    lse_left = _empty((r, heads, n), q_left, torch.float32)
-    lse_right = _empty((r, heads, m), q_left, torch.float32)
+    o_left, o_right = empty(v_left.shape, q_left), empty(v_right.shape, q_left)
+    lse_left = empty((r, heads, n), q_left, torch.float32)
+    lse_right = empty((r, heads, m), q_left, torch.float32)
     bias, longest = _bias(lag_bias)
     channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
     if fits_whole(n, m, d, dv, q_left.dtype):
@@ -139,7 +139,7 @@ def backward(
         launch()
     # The second stage of the bias's gradient: always in the same order, as no atomic would be.
     dlag_bias = None if shares is None else shares.sum(0)
-    return tuple(_empty((0,), q_left) if g is None else g for g in (*gradients, dlag_bias))
+    return tuple(empty((0,), q_left) if g is None else g for g in (*gradients, dlag_bias))
 
 
 def plan_backward(
@@ -166,7 +166,7 @@ def plan_backward(
     r, n, heads, d = q_left.shape
     m, dv = q_right.shape[1], v_left.shape[3]
     inputs = (q_left, q_right, v_left, v_right, k_left, k_right)
-    gradients = [None if t is None else _empty(t.shape, t) for t in inputs]
+    gradients = [None if t is None else empty(t.shape, t) for t in inputs]
     dq_left, dq_right, dv_left, dv_right, dk_left, dk_right = gradients
     bias, longest = _bias(lag_bias)
     lags = 2 * longest + 1
@@ -175,7 +175,7 @@ def plan_backward(
     if fits_whole(n, m, d, dv, q_left.dtype):
         blocks = {"BLOCK_N": block(n), "BLOCK_M": min(block(m), backward_columns(q_left.dtype))}
         parts = triton.cdiv(m, blocks["BLOCK_M"])
-        shares = None if bias is None else _empty((r * parts, heads, lags), bias)
+        shares = None if bias is None else empty((r * parts, heads, lags), bias)
         launch = TunedLaunch(
             backward_whole,
             (r * heads,),
@@ -188,7 +188,7 @@ def plan_backward(
         )  # fmt: skip
         return [launch], gradients, shares
 
-    delta_left, delta_right = _empty(lse_left.shape, lse_left), _empty(lse_right.shape, lse_right)
+    delta_left, delta_right = empty(lse_left.shape, lse_left), empty(lse_right.shape, lse_right)
     launches: list[Launch] = [
         TunedLaunch(
             sum_outputs,
@@ -224,7 +224,7 @@ def plan_backward(
         return launches, gradients, None
     # As many parts as there is work for, in no more memory than the statistics take.
     chunks = max(1, min((n + m) // lags, triton.cdiv(n, 4 * 32)))
-    shares = _empty((r * chunks, heads, lags), bias)
+    shares = empty((r * chunks, heads, lags), bias)
     launches.append(
         TunedLaunch(
             backward_lag_bias,
@@ -238,11 +238,6 @@ def plan_backward(
         )
     )  # fmt: skip
     return launches, gradients, shares
-
-
-def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`."""
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
 
 
 def _per_block(problems: int, count: int) -> Grid:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.launch import Launch
+from kernels.launch import Launch, empty
 
 # A program's strip: short, so that a small batch still fills a GPU; the rows beyond its ends are read twice.
 ROWS = 16
@@ -34,11 +34,11 @@ def plan_forward(
     from kernels.depth_loss import triton_kernels
 
     images, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
-    total, terms, scales = (pred.new_empty(s, dtype=torch.float32) for s in ((), (3,), (2,)))
-    coded = pred.new_empty((images, height, width) if with_gradient else (0,), dtype=torch.float32)
+    total, terms, scales = (empty(shape, pred, torch.float32) for shape in ((), (3,), (2,)))
+    coded = empty((images, height, width) if with_gradient else (0,), pred, torch.float32)
     columns = min(COLUMNS, max(32, 1 << (width - 1).bit_length()))
     programs = images * -(-height // ROWS) * -(-width // columns)
-    partial = pred.new_empty((5, programs), dtype=torch.float32)
+    partial = empty((5, programs), pred, torch.float32)
     sweep = Launch(
         triton_kernels.sweep,
         (programs,),
@@ -69,7 +69,7 @@ def plan_backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tenso
     """The launch of a backward pass, and what it will have written."""
     from kernels.depth_loss import triton_kernels
 
-    grad_pred = torch.empty_like(pred, memory_format=torch.contiguous_format)
+    grad_pred = empty(pred.shape, pred)
     count = pred.numel()
     arguments = (grad_total, coded, scales, grad_pred, count)
     return Launch(triton_kernels.decode, (-(-count // BLOCK),), arguments, {"BLOCK": BLOCK}, {}), grad_pred

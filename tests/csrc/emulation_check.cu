@@ -108,6 +108,9 @@ int main(int, char** argv) {
   } else if (name == "within" || name == "overrun") {
     launch(overrun, 1, 32, 128, out.data(), name == "within" ? 31 : 32);
     for (int i = 0; i < 32; i++) right &= out[i] == i;
+  } else if (name == "most" || name == "too_much") {
+    cuda_emulation::most_shared_bytes = 99 << 10;
+    launch(overrun, 1, 32, (99 << 10) + (name == "too_much"), out.data(), 31);
   } else if (name == "collide") {
     launch(collide, 2, 32, 0, out.data());
   } else if (name == "last_block") {

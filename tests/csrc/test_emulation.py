@@ -50,6 +50,14 @@ def test_a_barrier_that_some_threads_miss_is_a_deadlock(emulator: Emulator) -> N
     assert ran.returncode != 0
 
 
+def test_a_block_gets_no_more_shared_memory_than_the_card_has(emulator: Emulator) -> None:
+    program = emulator.program(CHECK)
+    assert emulator.run(program, "most").stdout == "right\n"
+    ran = emulator.run(program, "too_much")
+    assert "more shared memory than a block may have" in ran.stderr
+    assert ran.returncode != 0
+
+
 def test_fragments_lie_where_cute_says(emulator: Emulator) -> None:
     spec = importlib.util.find_spec("cutlass_library")
     if spec is None or spec.submodule_search_locations is None:

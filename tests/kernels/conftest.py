@@ -1,13 +1,14 @@
 """The backends that the suites of the operations run on."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cuda_emulated
+import cross_attention_emulated
 import pytest
 import torch
+from torch import Tensor
 
 import kernels
 from kernels.backends import WHY_UNAVAILABLE
@@ -34,7 +35,7 @@ class Backend:
 class EmulatedCuda(Backend):
     """The CUDA kernels' own sources, run on the CPU, on CPU tensors."""
 
-    shared_memory: int = cuda_emulated.A100
+    shared_memory: int = cross_attention_emulated.A100
 
     def skip_unless_available(self, operation: str) -> None:
         if operation != "cross_attention":
@@ -59,7 +60,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield chosen
         return
     emulator = request.getfixturevalue("emulator")
-    with cuda_emulated.emulated_backend(emulator, chosen.shared_memory):
+    with cross_attention_emulated.emulated_backend(emulator, chosen.shared_memory):
         yield chosen
 
 
@@ -72,3 +73,27 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(f"this processor does not have {request.param}")
     yield request.param
     library.binaural_force_isa(b"")
+
+
+@pytest.fixture
+def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Every `torch.empty` holds NaN and lies between guard bands; gives a check that these are intact."""
+    guard, mark = 256, 64.0
+    buffers: list[tuple[Tensor, int]] = []
+    empty = torch.empty
+
+    def guarded(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        size = torch.Size(shape).numel()
+        buffer = empty(size + 2 * guard, dtype=dtype, device=device).fill_(mark)
+        buffer[guard : guard + size] = float("nan")
+        buffers.append((buffer, size))
+        return buffer[guard : guard + size].view(shape)
+
+    def check() -> None:
+        assert buffers, "nothing was allocated through torch.empty"
+        for buffer, size in buffers:
+            assert (buffer[:guard] == mark).all()
+            assert (buffer[guard + size :] == mark).all()
+
+    monkeypatch.setattr(torch, "empty", guarded)
+    return check

@@ -5,11 +5,11 @@ What they compute is tested with every other backend, in test_cross_attention.py
 
 from pathlib import Path
 
-import cuda_emulated
 import pytest
 import torch
 from cross_attention_cases import Case, defined, make, relative_error
-from cuda_emulated import A100, NOTHING, RTX_4090, SOURCE
+from cross_attention_emulated import A100, NOTHING, RTX_4090, SOURCE, emulated_backend
+from emulated import DTYPES
 from emulator import ROOT, Emulator
 
 BARRIER = "__syncthreads();"
@@ -60,7 +60,7 @@ def test_every_barrier_is_missed(
     assert name in ran.stderr
 
 
-@pytest.mark.parametrize("dtype", cuda_emulated.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "case",
     [
@@ -78,7 +78,7 @@ def test_short_problems_blockwise(emulator: Emulator, case: Case, dtype: torch.d
     # Every length runs so where shared memory is too small for the whole problem.
     call = make(case)
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
-    with cuda_emulated.emulated_backend(emulator, NOTHING):
+    with emulated_backend(emulator, NOTHING):
         results = call.to(dtype).run("cuda")
     for name, ours, value in zip(call.names(), results, defined(call), strict=True):
         assert relative_error(ours, value) < tolerance, name
@@ -88,7 +88,7 @@ def test_a_bias_of_every_lag_keeps_few_parts(emulator: Emulator) -> None:
     # More tiles of rows than parts: a block then goes over several tiles.
     for case in Case(1, 600, 530, 1, 8, 8, reach=599).both():
         call = make(case)
-        with cuda_emulated.emulated_backend(emulator):
+        with emulated_backend(emulator):
             results = call.to(torch.float32).run("cuda")
         for name, ours, value in zip(call.names(), results, defined(call), strict=True):
             assert relative_error(ours, value) < 1e-5, name
@@ -102,7 +102,7 @@ def test_a_bias_of_every_lag_keeps_few_parts(emulator: Emulator) -> None:
     ],
 )
 def test_what_is_not_covered_is_said(emulator: Emulator, case: Case, dtype: torch.dtype, reason: str) -> None:
-    with cuda_emulated.emulated_backend(emulator), pytest.raises(ValueError, match=reason):
+    with emulated_backend(emulator), pytest.raises(ValueError, match=reason):
         make(case).to(dtype).run("cuda")
 
 

@@ -50,30 +50,6 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Every `torch.empty` holds NaN and lies between guard bands; gives a check that these are intact."""
-    guard, mark = 256, 64.0
-    buffers: list[tuple[Tensor, int]] = []
-    empty = torch.empty
-
-    def guarded(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        size = torch.Size(shape).numel()
-        buffer = empty(size + 2 * guard, dtype=dtype, device=device).fill_(mark)
-        buffer[guard : guard + size] = float("nan")
-        buffers.append((buffer, size))
-        return buffer[guard : guard + size].view(shape)
-
-    def check() -> None:
-        assert buffers, "nothing was allocated through torch.empty"
-        for buffer, size in buffers:
-            assert (buffer[:guard] == mark).all()
-            assert (buffer[guard + size :] == mark).all()
-
-    monkeypatch.setattr(torch, "empty", guarded)
-    return check
-
-
 def in_pytorch(
     q_left: Tensor,
     q_right: Tensor,

@@ -128,6 +128,38 @@ def test_each_term_and_weights_below_zero(backend: Backend, weights: tuple[float
         assert relative_error(result, value) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(2, 1, 6, 7), (2, 6, 7)], ids=str)
+@pytest.mark.parametrize("permuted", [True, False])
+def test_opcheck(backend: Backend, shape: tuple[int, ...], dtype: torch.dtype, permuted: bool) -> None:
+    from kernels.depth_loss.operator import _BACKWARD, _FORWARD
+
+    if dtype not in backend.dtypes:
+        pytest.skip(f"{backend} does not take {dtype}")
+    pred, target = (t.to(backend.device, dtype) for t in make(shape))
+    if permuted:
+        pred, target = (t.transpose(-1, -2) for t in (pred, target))
+    weights = torch.tensor(WEIGHTS, dtype=torch.promote_types(dtype, torch.float32), device=pred.device)
+    forward, backward = (operators[backend.name].default for operators in (_FORWARD, _BACKWARD))
+    for with_gradient in (False, True):
+        torch.library.opcheck(forward, (pred, target, weights, with_gradient))
+    total, _, coded, scales = forward(pred, target, weights, True)
+    torch.library.opcheck(backward, (torch.ones_like(total), coded, scales, pred))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 19, 33)], ids=str)
+def test_every_output_is_written(backend: Backend, shape: tuple[int, ...]) -> None:
+    pred, target = (t.float().to(backend.device) for t in make(shape))
+    expected = run(pred, target, backend.name)
+    torch.use_deterministic_algorithms(True)  # empty memory is then filled with NaN
+    try:
+        poisoned = run(pred, target, backend.name)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for result, value in zip(poisoned, expected, strict=True):
+        assert torch.equal(result, value)
+
+
 def test_gradcheck_away_from_kinks(backend: Backend) -> None:
     if torch.float64 not in backend.dtypes:
         pytest.skip(f"{backend} does not compute in float64")

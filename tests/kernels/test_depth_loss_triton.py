@@ -1,13 +1,15 @@
-"""What is special to the Triton kernels of the depth loss: what Triton's compiler makes of them for a GPU."""
+"""What is special to the Triton kernels of the depth loss: guards, and what is compiled for a GPU."""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from conftest import Backend
+from depth_loss_cases import make, run
 
 from kernels import edge_aware_loss
 
@@ -37,6 +39,17 @@ def test_the_compiled_loop_carries_all_that_the_interpreted_one_does() -> None:
     assert carried is not None
     # 5 sums, 2 rows of the gradient, 2 of the difference, and 2 rows of 5 columns of either image
     assert int(carried[1]) == 5 + 2 + 2 + 2 * 5 * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 17, 33), (1, 40, 5)], ids=str)
+def test_nothing_else_is_written(
+    shape: tuple[int, ...], dtype: torch.dtype, check_guards: Callable[[], None]
+) -> None:
+    backend = Backend("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    backend.skip_unless_available("edge_aware_loss")
+    run(*(t.to(backend.device, dtype) for t in make(shape)), backend.name)
+    check_guards()
 
 
 def test_float64_is_left_to_the_reference() -> None:

@@ -66,6 +66,7 @@ MODEL = [
     Case("float16", 128, 32, 32, bias=False),
     Case("float32", 16, 64, 64, separate=True),
     Case("float32", 32, 32, 32),
+    *(Case("float32", 64, 64, 64, architecture, bias=False) for architecture in (80, 90)),
 ]
 # float32 in blocks, the widest that one program takes whole, and that is covered: some spill registers.
 WIDE = [

@@ -1,26 +1,18 @@
 """The CUDA kernels of cross-attention run on the CPU: the extension's two operators, on CPU tensors."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
-from unittest.mock import patch
+from contextlib import AbstractContextManager
 
 import torch
+from emulated import DTYPES, Emulation, Outputs, integers, pointer
 from emulator import ROOT, Emulator
 from torch import Tensor
 
-from kernels import backends
-from kernels.registration import complete_operator
-
 SOURCE = ROOT / "tests/csrc/cross_attention_emulated.cu"
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # What a block may use of an A100's, an RTX 4090's, and of nothing: then every length runs blockwise.
 A100, RTX_4090, NOTHING = 163 << 10, 99 << 10, 0
 
 Tensors = tuple[Tensor, ...]
-# Elements on either side of every output that must stay as they are.
-_GUARD = 64
 
 
 class EmulatedCrossAttention:
@@ -40,14 +32,14 @@ class EmulatedCrossAttention:
         inputs = [q_left, q_right, v_left, v_right, k_left, k_right]
         r, n, heads, _ = q_left.shape
         m, dv = q_right.shape[1], v_left.shape[3]
-        out = _Outputs()
+        out = Outputs()
         o_left, o_right = (out.new((r, length, heads, dv), q_left.dtype) for length in (n, m))
         lse_left, lse_right = (out.new((r, heads, length), torch.float32) for length in (n, m))
         call = self._call(inputs, lag_bias, scale, max_lag)
         self._library.emulated_forward(
-            *call, _pointers(o_left, o_right), _pointer(lse_left), _pointer(lse_right)
+            *call, _pointers(o_left, o_right), pointer(lse_left), pointer(lse_right)
         )
-        return tuple(out.checked(t) for t in (o_left, o_right, lse_left, lse_right))
+        return tuple(_written(out.checked(t)) for t in (o_left, o_right, lse_left, lse_right))
 
     def backward(
         self, do_left: Tensor, do_right: Tensor, q_left: Tensor, q_right: Tensor, v_left: Tensor,
@@ -57,16 +49,16 @@ class EmulatedCrossAttention:
     ) -> Tensors:  # fmt: skip
         inputs = [q_left, q_right, v_left, v_right, k_left, k_right]
         saved = [_rows(t) for t in (o_left, o_right, do_left, do_right)]
-        out = _Outputs()
+        out = Outputs()
         d_inputs = [None if t is None else out.new(tuple(t.shape), t.dtype) for t in inputs]
         d_bias = None if lag_bias is None else out.new(tuple(lag_bias.shape), torch.float32)
         call = self._call(inputs, lag_bias, scale, max_lag)
         self._library.emulated_backward(
-            *call, _pointers(*saved), _strides(*saved), _pointer(lse_left), _pointer(lse_right),
-            _pointers(*d_inputs), _pointer(d_bias),
+            *call, _pointers(*saved), _strides(*saved), pointer(lse_left), pointer(lse_right),
+            _pointers(*d_inputs), pointer(d_bias),
         )  # fmt: skip
         none = q_left.new_empty(0)
-        return tuple(none.clone() if t is None else out.checked(t) for t in (*d_inputs, d_bias))
+        return tuple(none.clone() if t is None else _written(out.checked(t)) for t in (*d_inputs, d_bias))
 
     def _call(
         self, inputs: list[Tensor | None], lag_bias: Tensor | None, scale: float, max_lag: int | None
@@ -82,40 +74,19 @@ class EmulatedCrossAttention:
             self._shared_memory,
         )  # fmt: skip
         return (
-            DTYPES.index(q_left.dtype), (ctypes.c_int64 * len(sizes))(*sizes), _pointers(*inputs),
-            _strides(*inputs), _pointer(lag_bias), ctypes.c_float(scale),
+            DTYPES.index(q_left.dtype), integers(*sizes), _pointers(*inputs),
+            _strides(*inputs), pointer(lag_bias), ctypes.c_float(scale),
         )  # fmt: skip
 
 
-class _Outputs:
-    """Poisoned tensors between guards."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[int, Tensor] = {}
-
-    def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        buffer = torch.full((torch.Size(shape).numel() + 2 * _GUARD,), float("nan"), dtype=dtype)
-        buffer[:_GUARD] = buffer[-_GUARD:] = 7
-        inner = buffer[_GUARD:-_GUARD].view(shape)
-        self._buffers[inner.data_ptr()] = buffer
-        return inner
-
-    def checked(self, tensor: Tensor) -> Tensor:
-        """A copy of an output, after a look at it and its guards."""
-        buffer = self._buffers[tensor.data_ptr()]
-        guards = torch.cat([buffer[:_GUARD], buffer[-_GUARD:]])
-        assert (guards == 7).all(), "written outside of an output"
-        assert not tensor.isnan().any(), "an output was not written"
-        return tensor.clone()
+def _written(output: Tensor) -> Tensor:
+    assert not output.isnan().any(), "an output was not written"
+    return output
 
 
 def _rows(tensor: Tensor) -> Tensor:
     """As the extension takes it: with contiguous channels."""
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()
-
-
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _pointers(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_void_p]:
@@ -124,44 +95,12 @@ def _pointers(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_void_p]:
 
 def _strides(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
     flat = [stride for t in tensors for stride in ((0, 0, 0) if t is None else t.stride()[:3])]
-    return (ctypes.c_int64 * len(flat))(*flat)
+    return integers(*flat)
 
 
-_operator = import_module("kernels.cross_attention.operator")
-_current: list[EmulatedCrossAttention] = []
-_library = torch.library.Library("binaural", "FRAGMENT")
-for _direction, _schema, _fake in (
-    ("forward", _operator.FORWARD_SCHEMA, _operator._fake_forward),
-    ("backward", _operator.BACKWARD_SCHEMA, _operator._fake_backward),
-):
-    _name = f"cross_attention_{_direction}_emulated"
-    _library.define(_name + _schema)
-    _library.impl(_name, lambda *args, _run=_direction: getattr(_current[-1], _run)(*args), "CPU")
-    complete_operator(_name, _fake)
+_EMULATION = Emulation("cross_attention", "kernels.cross_attention.operator")
 
 
-@contextmanager
-def emulated_backend(emulator: Emulator, shared_memory: int = A100) -> Iterator[None]:
+def emulated_backend(emulator: Emulator, shared_memory: int = A100) -> AbstractContextManager[None]:
     """Inside, backend "cuda" of `kernels.cross_attention` takes CPU tensors and runs the emulated kernels."""
-    why_not: Callable[..., str | None] = backends._why_not
-
-    def why_not_on_cpu(
-        operation: str,
-        backend: str,
-        device: torch.device,
-        why_not_covered: Mapping[str, Callable[[], str | None]],
-    ) -> str | None:
-        if (operation, backend) == ("cross_attention", "cuda"):
-            return why_not_covered["cuda"]()
-        return why_not(operation, backend, device, why_not_covered)
-
-    with (
-        patch.dict(_operator._FORWARD, cuda=torch.ops.binaural.cross_attention_forward_emulated),
-        patch.dict(_operator._BACKWARD, cuda=torch.ops.binaural.cross_attention_backward_emulated),
-        patch.object(backends, "_why_not", why_not_on_cpu),
-    ):
-        _current.append(EmulatedCrossAttention(emulator, shared_memory))
-        try:
-            yield
-        finally:
-            _current.pop()
+    return _EMULATION.backend(EmulatedCrossAttention(emulator, shared_memory))

@@ -8,7 +8,7 @@
 //   2. raises the target with `#pragma GCC target`;
 //   3. defines BINAURAL_ISA, the namespace of its copy of the kernel, BINAURAL_VECTOR_BYTES, and
 //      BINAURAL_AVX512 if that is what vectors of 64 bytes are compiled to;
-//   4. includes the kernel.
+//   4. includes `cpu_table.h`, which includes the kernel and defines the table of its functions.
 #pragma once
 
 #include <cstddef>
@@ -31,6 +31,27 @@ enum class Isa {
 Isa isa();
 
 }  // namespace binaural
+
+// In an operation's namespace: declares its tables of kernels, one for each instruction set, and
+// `best_kernels()`, the one to use.
+#if defined(__x86_64__)
+#define BINAURAL_DECLARE_TABLES(Table)                                                      \
+  extern const Table kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_on_avx2; \
+  [[maybe_unused]] static const Table& best_kernels() {                                     \
+    const Table* const by_isa[] = {&kernels_generic, &kernels_avx2, &kernels_avx512,        \
+                                   &kernels_avx512_on_avx2};                                \
+    return *by_isa[static_cast<int>(isa())];                                                \
+  }
+#else
+#define BINAURAL_DECLARE_TABLES(Table) \
+  extern const Table kernels_generic;  \
+  [[maybe_unused]] static const Table& best_kernels() { return kernels_generic; }
+#endif
+
+// The name of the table that is compiled: kernels_generic, ...
+#define BINAURAL_TABLE BINAURAL_JOIN(kernels_, BINAURAL_ISA)
+#define BINAURAL_JOIN(a, b) BINAURAL_JOIN_(a, b)
+#define BINAURAL_JOIN_(a, b) a##b
 
 // For tests: take one of "generic", "avx2", "avx512", "avx512_on_avx2" from now on, or what is best
 // again with "". Returns 0, or -1 if this build or this processor does not have it.

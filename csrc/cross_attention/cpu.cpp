@@ -4,7 +4,6 @@
 #include <tuple>
 #include <vector>
 
-#include "common/isa.h"
 #include "common/memory.h"
 #include "common/results.h"
 #include "cross_attention/cpu_kernel.h"
@@ -19,23 +18,7 @@ using MaybeTensor = std::optional<Tensor>;
 constexpr double kLog2E = 1.4426950408889634074;
 
 const Kernels& kernels(ScalarType dtype) {
-  const KernelPair* pair = &kernels_generic;
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::kGeneric:
-      break;
-    case Isa::kAvx2:
-      pair = &kernels_avx2;
-      break;
-    case Isa::kAvx512:
-      pair = &kernels_avx512;
-      break;
-    case Isa::kAvx512OnAvx2:
-      pair = &kernels_avx512_on_avx2;
-      break;
-  }
-#endif
-  return dtype == ScalarType::Double ? pair->dual : pair->single;
+  return dtype == ScalarType::Double ? best_kernels().dual : best_kernels().single;
 }
 
 Storage storage_of(ScalarType dtype) {

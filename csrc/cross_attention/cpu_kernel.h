@@ -79,6 +79,7 @@ struct Kernels {
 struct KernelPair {
   Kernels single, dual;
 };
-extern const KernelPair kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
+
+BINAURAL_DECLARE_TABLES(KernelPair)
 
 }  // namespace binaural::cross_attention

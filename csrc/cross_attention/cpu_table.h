@@ -14,11 +14,6 @@ constexpr Kernels kTable = {
 
 }  // namespace binaural::cross_attention::BINAURAL_ISA
 
-#define BINAURAL_JOIN(a, b) a##b
-#define BINAURAL_TABLE(isa) BINAURAL_JOIN(kernels_, isa)
-
 namespace binaural::cross_attention {
-extern const KernelPair BINAURAL_TABLE(BINAURAL_ISA);
-const KernelPair BINAURAL_TABLE(BINAURAL_ISA) = {BINAURAL_ISA::kTable<float>,
-                                                 BINAURAL_ISA::kTable<double>};
+const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<double>};
 }  // namespace binaural::cross_attention

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/cuda_dtype.cuh"
 #include "common/cuda_launch.cuh"
 #include "cross_attention/cuda_plan.h"
 
@@ -128,21 +129,6 @@ class Operands {
   std::optional<Input> k_left_, k_right_;
   Call call_;
 };
-
-// run(T{}) for the kernels' type of `dtype`.
-template <class Run>
-void with_type(ScalarType dtype, Run run) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return run(float{});
-    case ScalarType::BFloat16:
-      return run(__nv_bfloat16{});
-    case ScalarType::Half:
-      return run(__half{});
-    default:
-      STD_TORCH_CHECK(false, "the CUDA kernels take float32, bfloat16 and float16");
-  }
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> run_forward(Tensor q_left, Tensor q_right, Tensor v_left,
                                                        Tensor v_right, MaybeTensor k_left,

@@ -3,7 +3,6 @@
 #include <tuple>
 #include <vector>
 
-#include "common/isa.h"
 #include "common/results.h"
 #include "depth_loss/cpu_kernel.h"
 
@@ -14,23 +13,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 const Kernels& kernels(ScalarType wide) {
-  const KernelPair* pair = &kernels_generic;
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::kGeneric:
-      break;
-    case Isa::kAvx2:
-      pair = &kernels_avx2;
-      break;
-    case Isa::kAvx512:
-      pair = &kernels_avx512;
-      break;
-    case Isa::kAvx512OnAvx2:
-      pair = &kernels_avx512_on_avx2;
-      break;
-  }
-#endif
-  return wide == ScalarType::Double ? pair->dual : pair->single;
+  return wide == ScalarType::Double ? best_kernels().dual : best_kernels().single;
 }
 
 ScalarType wide_of(ScalarType dtype) {

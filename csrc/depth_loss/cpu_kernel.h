@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "common/isa.h"
+
 namespace binaural::depth_loss {
 
 // kWide is the type that is computed in: float, or double for a float64 prediction.
@@ -45,9 +47,6 @@ struct KernelPair {
   Kernels single, dual;  // kWide is float, double
 };
 
-extern const KernelPair kernels_generic;
-#if defined(__x86_64__)
-extern const KernelPair kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
-#endif
+BINAURAL_DECLARE_TABLES(KernelPair)
 
 }  // namespace binaural::depth_loss

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/cuda_dtype.cuh"
 #include "depth_loss/cuda_kernel.cuh"
 
 namespace binaural::depth_loss::gpu {
@@ -15,21 +16,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Calls run(T{}) with the C++ type of a dtype.
-template <class Run>
-void with_type(ScalarType dtype, Run run) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return run(float{});
-    case ScalarType::BFloat16:
-      return run(__nv_bfloat16{});
-    case ScalarType::Half:
-      return run(__half{});
-    default:
-      STD_TORCH_CHECK(false, "edge_aware_loss takes float32, bfloat16 and float16 on CUDA");
-  }
-}
 
 template <class T>
 Images<T> images_of(const Tensor& tensor) {  // [B, 1, H, W] or [B, H, W]

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/isa.h"
 #include "common/storage.h"
 
 namespace binaural::layers {
@@ -57,12 +58,6 @@ struct KernelPair {
   Kernels<BFloat16> half;
 };
 
-extern const KernelPair kernels_generic;
-#if defined(__x86_64__)
-extern const KernelPair kernels_avx2, kernels_avx512, kernels_avx512_on_avx2;
-#endif
-
-// Those of the best instruction set.
-const KernelPair& kernels();
+BINAURAL_DECLARE_TABLES(KernelPair)
 
 }  // namespace binaural::layers

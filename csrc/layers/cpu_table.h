@@ -2,9 +2,6 @@
 #include "layers/cpu_batch_norm_relu.h"
 #include "layers/cpu_interpolate.h"
 
-#define BINAURAL_JOIN(a, b) a##b
-#define BINAURAL_TABLE(isa) BINAURAL_JOIN(kernels_, isa)
-
 namespace binaural::layers {
 
 namespace BINAURAL_ISA {
@@ -13,8 +10,6 @@ constexpr Kernels<S> kTable = {add_moments<S>,   normalise<S>,     pool<S>,     
                                add_gradients<S>, differentiate<S>, interpolate<S>};
 }
 
-extern const KernelPair BINAURAL_TABLE(BINAURAL_ISA);
-const KernelPair BINAURAL_TABLE(BINAURAL_ISA) = {BINAURAL_ISA::kTable<float>,
-                                                 BINAURAL_ISA::kTable<BFloat16>};
+const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};
 
 }  // namespace binaural::layers

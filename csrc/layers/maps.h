@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "common/isa.h"
 #include "layers/cpu_kernel.h"
 
 namespace binaural::layers {
@@ -23,9 +22,9 @@ constexpr ScalarType kStored = std::is_same_v<S, float> ? ScalarType::Float : Sc
 template <class S>
 const Kernels<S>& kernels_for() {
   if constexpr (std::is_same_v<S, float>) {
-    return kernels().single;
+    return best_kernels().single;
   } else {
-    return kernels().half;
+    return best_kernels().half;
   }
 }
 

@@ -1,26 +1,9 @@
-// The CPU operators of bilinear upsampling into a concatenation, and the choice of kernels for all
-// operators of this folder.
+// The CPU operators of bilinear upsampling into a concatenation.
 #include <tuple>
 
 #include "layers/maps.h"
 
 namespace binaural::layers {
-
-const KernelPair& kernels() {
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::kGeneric:
-      break;
-    case Isa::kAvx2:
-      return kernels_avx2;
-    case Isa::kAvx512:
-      return kernels_avx512;
-    case Isa::kAvx512OnAvx2:
-      return kernels_avx512_on_avx2;
-  }
-#endif
-  return kernels_generic;
-}
 
 namespace {
 

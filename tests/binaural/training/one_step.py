@@ -1,4 +1,4 @@
-"""One training step in as many processes as there are: `torchrun ... one_step.py OUT MODEL...`."""
+"""One training step in as many processes as there are: `torchrun ... one_step.py OUT NAME...` of `KINDS`."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ class Samples(Dataset):
         return torch.randn(2, 32, 32, generator=generator), depth * (depth > 1.4 * index)
 
 
-def make_trainer(processes, *arguments, samples=None, compiled=False):
+def make_trainer(processes, *arguments, samples=None, compiled=False, synchronised=True):
     """A trainer of a small network, on a data set of random numbers, that writes nothing."""
     options = parse_options(
         ["--base_channels", "4", "--image_size", "32", "--batch_size", "4", "--num_workers", "0",
@@ -39,16 +39,16 @@ def make_trainer(processes, *arguments, samples=None, compiled=False):
     for name, parameter in network.named_parameters():
         if "gain" in name:  # it starts at 0, and nothing behind it would have a gradient
             torch.nn.init.constant_(parameter, 0.5)
-    if processes.count > 1:
+    if processes.count > 1 and synchronised:
         synchronise_batchnorm(network)
     run = RunFolder(Path("nowhere"), writes=False)
     loss = make_loss(options, network)
     return Trainer(options, network, loss, samples or Samples(), run, processes, torch.float32, compiled)
 
 
-def step(processes, model):
+def step(processes, model, **how):
     """Gradients, running statistics and losses of the first batch."""
-    trainer = make_trainer(processes, "--model", model)
+    trainer = make_trainer(processes, "--model", model, **how)
     trainer.network.train()
     heard, *seen = next(iter(trainer.batches))
     trainer._add_gradient(heard, *seen)
@@ -57,10 +57,18 @@ def step(processes, model):
     return result | {"losses": torch.tensor(list(trainer.losses.take()[0].values()))}
 
 
+# What is stepped by its name; what is compiled has batch norms that do not talk to the other processes.
+KINDS = {
+    "binaural": {"model": "binaural"},
+    "base_residual": {"model": "base_residual"},
+    "alone": {"model": "binaural", "synchronised": False},
+    "compiled": {"model": "binaural", "synchronised": False, "compiled": True},
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with Processes(torch.device("cpu")) as processes:
-        results = {model: step(processes, model) for model in sys.argv[2:]}
+        results = {name: step(processes, **KINDS[name]) for name in sys.argv[2:]}
         if processes.main:
             torch.save(results, sys.argv[1])
         processes.wait()

@@ -17,26 +17,40 @@ MODELS = ["binaural", "base_residual"]
 CPU = torch.device("cpu")
 
 
-@pytest.mark.slow
-def test_gradients_of_two_processes_are_those_of_one(tmp_path):
-    """With batch norm over both, and masks of very different size in their shares."""
+def steps_of_two(out, *names):
+    """By name, what `one_step.step` gives in the first of two processes."""
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     script = Path(__file__).with_name("one_step.py")
     subprocess.run(
-        [sys.executable, *command, script, tmp_path / "two.pt", *MODELS],
+        [sys.executable, *command, script, out, *names],
         check=True,
-        timeout=240,
+        timeout=480,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
-    found = torch.load(tmp_path / "two.pt", weights_only=True)
+    return torch.load(out, weights_only=True)
+
+
+def assert_alike(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        error = (found[name] - value).norm() / value.norm().clamp(min=1e-6)
+        assert error < 1e-3, (name, error)
+
+
+@pytest.mark.slow
+def test_gradients_of_two_processes_are_those_of_one(tmp_path):
+    """With batch norm over both, and masks of very different size in their shares."""
+    found = steps_of_two(tmp_path / "two.pt", *MODELS)
     for model in MODELS:
         with Processes(CPU) as alone:
-            expected = step(alone, model)
-        assert found[model].keys() == expected.keys()
-        for name, value in expected.items():
-            error = (found[model][name] - value).norm() / value.norm().clamp(min=1e-6)
-            assert error < 1e-3, (model, name, error)
+            assert_alike(found[model], step(alone, model))
+
+
+@pytest.mark.slow
+def test_two_processes_that_compile_learn_the_same(tmp_path):
+    found = steps_of_two(tmp_path / "two.pt", "alone", "compiled")
+    assert_alike(found["compiled"], found["alone"])
 
 
 def test_shares_make_the_batch():

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from binaural.data.echoes import EchoDataset, Preprocessing, Recording, check_names, check_root, resolve
+from binaural.data.echoes import (
+    RESAMPLED,
+    EchoDataset,
+    Preprocessing,
+    Recording,
+    check_names,
+    check_root,
+    resolve,
+)
 from binaural.data.files import SAMPLE_RATE, read_ear, read_table, read_wav
 from binaural.data.front_end import make_front_end
 from binaural.data.spectrogram import OfficialSpectrogram
@@ -116,9 +124,7 @@ class BatVisionV2(EchoDataset):
         path = self.recordings[index].audio[0]
         waveform, rate = read_wav(path, frames)
         if rate != SAMPLE_RATE:
-            self._note(
-                self._resampled, index, f"{path}: recorded at {rate} Hz, resampled to {SAMPLE_RATE} Hz"
-            )
+            self._note(RESAMPLED, index, f"{path}: recorded at {rate} Hz, resampled to {SAMPLE_RATE} Hz")
         return waveform
 
 

@@ -20,7 +20,7 @@ from binaural.data.noise import CellNoise
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 from binaural.features import MAGNITUDE
 
-_VERSION = "1"  # raise it when the same recordings and options would give other samples than before
+_VERSION = "2"  # raise it when the same recordings and options would give other samples than before
 
 
 class CachedEchoes(Dataset[tuple[Tensor, ...]]):
@@ -34,6 +34,8 @@ class CachedEchoes(Dataset[tuple[Tensor, ...]]):
       logarithmic: within 0.02 dB), so that mirror and gain stay exact and noise is added as power
       (`binaural.data.noise`);
     - the waveform where the input is anything else, or the device's work.
+
+    It also holds what was met in making it, so that `dataset.remarks()` says so each time.
 
     Several processes may do this at the same time: one makes the file, the others wait.
 
@@ -104,23 +106,29 @@ class CachedEchoes(Dataset[tuple[Tensor, ...]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._arrays = open_cache(self.path, self._made_of)
+        self._arrays = self._map()
+
+    def _map(self) -> dict[str, Tensor]:
+        arrays = open_cache(self.path, self._made_of)
+        self.dataset.met.copy_(arrays.pop("met"))
+        return arrays
 
     def _open(self, num_workers: int) -> dict[str, Tensor]:
         try:
-            return open_cache(self.path, self._made_of)
+            return self._map()
         except (FileNotFoundError, ValueError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
             try:
-                return open_cache(self.path, self._made_of)  # another process has made it meanwhile
+                return self._map()  # another process has made it meanwhile
             except FileNotFoundError:
                 pass
             except ValueError as difference:
                 print(f"{self.path}: {difference}; making it anew")
             transformed = _Transformed(self.dataset, self._kind)
-            first = zip(("sound", "depth", "picture"), transformed[0], strict=False)
-            arrays = {name: (part.dtype, part.shape) for name, part in first}
+            first = transformed[0]
+            names = ("sound", "depth", "met") if len(first) == 3 else ("sound", "depth", "picture", "met")
+            arrays = {name: (part.dtype, part.shape) for name, part in zip(names, first, strict=True)}
             samples = DataLoader(transformed, None, num_workers=num_workers)
             bar = tqdm(samples, desc=f"caching {self.path.stem}", unit="sample")
             try:
@@ -134,14 +142,14 @@ class CachedEchoes(Dataset[tuple[Tensor, ...]]):
                     "without by --no-cache",
                     str(self.path),
                 ) from error
-        return open_cache(self.path, self._made_of)
+        return self._map()
 
 
 Echoes = EchoDataset | CachedEchoes
 
 
 class _Transformed(Dataset[tuple[Tensor, ...]]):
-    """What the file holds of each recording: the sound in the form of that kind, the depth, the picture."""
+    """What the file holds of each recording: sound in the form of that kind, depth, picture, what was met."""
 
     def __init__(self, dataset: EchoDataset, kind: str) -> None:
         self.dataset, self.kind, self.cells = dataset, kind, _cells(dataset)
@@ -151,12 +159,13 @@ class _Transformed(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         if self.kind == "input":
-            return self.dataset[index]
+            return *self.dataset[index], self.dataset.met[index]
         sound, depth, *pictures = self.dataset.load_all(index)
         if self.kind == "magnitude":
             assert self.cells is not None
             sound = self.cells.power(sound).sqrt().to(self.cells.MAGNITUDE_DTYPE)
-        return sound, depth, *((255 * x).round().to(torch.uint8) for x in pictures)
+        pictures = [(255 * x).round().to(torch.uint8) for x in pictures]
+        return sound, depth, *pictures, self.dataset.met[index]
 
 
 def _cells(dataset: EchoDataset) -> LogSpectrogram | OfficialSpectrogram | None:

@@ -27,6 +27,9 @@ INTERPOLATION = {"default": "nearest", "official": "bilinear"}
 """Of the depth maps, by preprocessing."""
 
 
+UNMEASURED, RESAMPLED = 0, 1  # columns of `EchoDataset.met`
+
+
 @dataclass(frozen=True)
 class Recording:
     """Where one recording lies: a stereo WAV file or one array for each ear, the depth map, the picture."""
@@ -54,6 +57,8 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         front_end: module from waveforms [..., 2, T] to inputs [..., C, S, S].
         waveforms: set it, and items hold the waveform [2, T] in place of the input, for a training loop that
             runs `front_end` itself, in batches on its device.
+        met: uint8 [items, 2], which were found without any valid depth, and which were resampled. Shared with
+            the loader's workers, so that the training process sees what they met.
     """
 
     LEAD_IN: ClassVar[int]
@@ -86,9 +91,7 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         self.camera = camera
         self.waveforms = False
         _check_files_exist(recordings)
-        # Shared with the loader's workers, so that the training process sees what they met.
-        self._unmeasured = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
-        self._resampled = torch.zeros(len(recordings), dtype=torch.bool).share_memory_()
+        self.met = torch.zeros(len(recordings), 2, dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -131,7 +134,7 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         """
         depth = self._read_depth(index)
         if not depth.any():
-            self._note(self._unmeasured, index, f"{self.recordings[index].depth}: no valid depth at all")
+            self._note(UNMEASURED, index, f"{self.recordings[index].depth}: no valid depth at all")
         return self._read_waveform(index), depth
 
     def depths(self) -> Iterator[Tensor]:
@@ -141,12 +144,12 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
     @property
     def unmeasured(self) -> list[Path]:
         """Depth files met so far, in any worker process, that hold no measurement; they teach nothing."""
-        return [self.recordings[i].depth for i in self._unmeasured.nonzero().flatten().tolist()]
+        return [self.recordings[i].depth for i in self.met[:, UNMEASURED].nonzero().flatten().tolist()]
 
     @property
     def resampled(self) -> list[Path]:
         """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
-        return [self.recordings[i].audio[0] for i in self._resampled.nonzero().flatten().tolist()]
+        return [self.recordings[i].audio[0] for i in self.met[:, RESAMPLED].nonzero().flatten().tolist()]
 
     def remarks(self) -> list[str]:
         """What was met so far, in any worker process, that is not as it should be: a line for each kind."""
@@ -186,11 +189,11 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
     def _read_waveform(self, index: int) -> Tensor:
         raise NotImplementedError
 
-    def _note(self, met: Tensor, index: int, message: str) -> None:
+    def _note(self, kind: int, index: int, message: str) -> None:
         """Count a recording; warn at the first of its kind only."""
-        if not met.any():
+        if not self.met[:, kind].any():
             warnings.warn(f"{message}; further ones are counted without a warning", stacklevel=4)
-        met[index] = True
+        self.met[index, kind] = 1
 
 
 def check_root(root: str | Path, split: str) -> Path:

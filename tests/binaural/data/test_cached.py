@@ -103,6 +103,16 @@ def test_made_once(v2_root, tmp_path, monkeypatch):
     ]
 
 
+def test_what_was_met_is_said_each_time(v2_root, tmp_path):
+    np.save(v2_root / "Attic/depth/depth_2.npy", np.zeros((72, 128), np.uint16))
+    with pytest.warns(UserWarning, match="no valid depth"):
+        made = CachedEchoes(open_v2(v2_root), tmp_path, "train")
+    assert len(made.dataset.unmeasured) == 1
+    again = CachedEchoes(open_v2(v2_root), tmp_path, "train")
+    assert again.dataset.remarks() == made.dataset.remarks() != []
+    assert len(pickle.loads(pickle.dumps(again)).dataset.unmeasured) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [

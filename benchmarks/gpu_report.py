@@ -34,6 +34,7 @@ from benchmarks.gpu_count_cuda import CudaCounter, demangle
 from benchmarks.gpu_static import ARCHITECTURES, GPUS, Compiled, compile_launch, inspect_library
 from benchmarks.report import RESULTS, table
 from binaural.files import write_atomically
+from kernels.launch import Launch
 
 
 def counts(operation: str) -> dict[str, list[dict[str, int]]]:
@@ -68,6 +69,12 @@ def row(
     }
 
 
+def kernel_name(launch: Launch) -> str:
+    """The kernel's, and for which ear it is launched, if it is for one."""
+    ear = {1: " (left)", -1: " (right)"}.get(launch.constants.get("SIGN", 0), "")
+    return launch.kernel.fn.__name__ + ear
+
+
 def triton_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
     """One row for each launch of each call and each architecture."""
     for operation, entries in OPERATIONS.items():
@@ -79,7 +86,7 @@ def triton_rows(architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
                     moved["summed"] = entry.summed_bytes
                 for arch in architectures:
                     compiled, warps = compile_launch(launch, arch)
-                    yield row(operation, entry, launch.kernel.fn.__name__, arch, warps, compiled, moved)
+                    yield row(operation, entry, kernel_name(launch), arch, warps, compiled, moved)
 
 
 def compiled_rows(dtype: torch.dtype, architectures: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -88,8 +95,8 @@ def compiled_rows(dtype: torch.dtype, architectures: Sequence[int]) -> Iterator[
         for launch in entry.launches(torch.device("meta"), entry.count):
             for arch in architectures:
                 compiled, _ = compile_launch(launch, arch)
-                name = launch.kernel.fn.__name__
-                yield {"call": entry.label, "kernel": name, "architecture": arch, **asdict(compiled)}
+                kernel = kernel_name(launch)
+                yield {"call": entry.label, "kernel": kernel, "architecture": arch, **asdict(compiled)}
 
 
 def cuda_rows(

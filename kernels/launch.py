@@ -25,5 +25,8 @@ class Launch:
 
 
 def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`."""
+    """An uninitialised contiguous tensor on the device, and by default of the dtype, of `like`.
+
+    All outputs of Triton kernels are made here, so that the tests can put guards around them.
+    """
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)

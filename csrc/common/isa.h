@@ -33,14 +33,23 @@ Isa isa();
 }  // namespace binaural
 
 // In an operation's namespace: declares its tables of kernels, one for each instruction set, and
-// `best_kernels()`, the one to use.
+// `best_kernels()`, the one to use. That is static, and not inline, because units with a raised
+// target see it too: the linker must not take their copy of it.
 #if defined(__x86_64__)
 #define BINAURAL_DECLARE_TABLES(Table)                                                      \
   extern const Table kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_on_avx2; \
   [[maybe_unused]] static const Table& best_kernels() {                                     \
-    const Table* const by_isa[] = {&kernels_generic, &kernels_avx2, &kernels_avx512,        \
-                                   &kernels_avx512_on_avx2};                                \
-    return *by_isa[static_cast<int>(isa())];                                                \
+    switch (isa()) {                                                                        \
+      case Isa::kGeneric:                                                                   \
+        break;                                                                              \
+      case Isa::kAvx2:                                                                      \
+        return kernels_avx2;                                                                \
+      case Isa::kAvx512:                                                                    \
+        return kernels_avx512;                                                              \
+      case Isa::kAvx512OnAvx2:                                                              \
+        return kernels_avx512_on_avx2;                                                      \
+    }                                                                                       \
+    return kernels_generic;                                                                 \
   }
 #else
 #define BINAURAL_DECLARE_TABLES(Table) \

@@ -20,7 +20,7 @@ template <class S>
 constexpr ScalarType kStored = std::is_same_v<S, float> ? ScalarType::Float : ScalarType::BFloat16;
 
 template <class S>
-const Kernels<S>& kernels_for() {
+static const Kernels<S>& kernels_for() {
   if constexpr (std::is_same_v<S, float>) {
     return best_kernels().single;
   } else {

@@ -62,7 +62,7 @@ def forward_config(dtype: torch.dtype) -> Config:
 def backward_config(channels: int, dtype: torch.dtype) -> Config:
     """`channels`: of all that the kernel keeps of one step."""
     if dtype == torch.float32:
-        return {"BLOCK_A": 32 if channels <= 192 else 16, "BLOCK_B": 16, "num_warps": 8, "num_stages": 1}
+        return {"BLOCK_A": 32 if channels <= 192 else 16, "BLOCK_B": 16, "num_warps": 4, "num_stages": 1}
     if channels > 288:
         return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}
     return {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 8, "num_stages": 2}
@@ -95,6 +95,7 @@ def tuned(kernel: Any) -> Any:
             (64, 32, 4, 3),
             (32, 32, 4, 2),
             (32, 16, 4, 1),
+            (32, 16, 8, 1),
         )
     ]
     lag_bias = [triton.Config({"BLOCK": b}, num_warps=w, num_stages=1) for b in (16, 32) for w in (4, 8)]

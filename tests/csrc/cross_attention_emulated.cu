@@ -3,6 +3,7 @@
 // clang-format off
 #include "cuda_emulation.h"
 #include "cross_attention/cuda_plan.cuh"
+#include "emulated_dtype.h"
 // clang-format on
 
 #include <string>
@@ -46,13 +47,6 @@ Call make_call(const Sizes& sizes, const void* const* inputs, const int64_t (*st
   call.right.key = view(kKRight, sizes.d);
   set_lags(call, sizes.max_lag, lag_bias, 2 * sizes.longest + 1, 1, sizes.longest);
   return call;
-}
-
-template <class Run>
-void with_type(int dtype, Run run) {
-  if (dtype == 0) run(float{});
-  if (dtype == 1) run(__nv_bfloat16{});
-  if (dtype == 2) run(__half{});
 }
 
 }  // namespace

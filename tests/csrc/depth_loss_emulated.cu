@@ -3,6 +3,7 @@
 // clang-format off
 #include "cuda_emulation.h"
 #include "depth_loss/cuda_kernel.cuh"
+#include "emulated_dtype.h"
 // clang-format on
 
 #include <string>
@@ -10,13 +11,6 @@
 using namespace binaural::depth_loss::gpu;
 
 namespace {
-
-template <class Run>
-void with_type(int dtype, Run run) {
-  if (dtype == 0) run(float{});
-  if (dtype == 1) run(__nv_bfloat16{});
-  if (dtype == 2) run(__half{});
-}
 
 template <class T>
 Images<T> images_of(const void* data, const int64_t* strides) {

@@ -2,6 +2,7 @@
 
 import ctypes
 from contextlib import AbstractContextManager
+from functools import cached_property
 
 import torch
 from emulated import DTYPES, Emulation, Outputs, integers, pointer
@@ -22,8 +23,12 @@ class EmulatedCrossAttention:
     """
 
     def __init__(self, emulator: Emulator, shared_memory: int = A100) -> None:
-        self._library = ctypes.CDLL(str(emulator.library(SOURCE)))
+        self._emulator = emulator
         self._shared_memory = shared_memory
+
+    @cached_property
+    def _library(self) -> ctypes.CDLL:
+        return ctypes.CDLL(str(self._emulator.library(SOURCE)))
 
     def forward(
         self, q_left: Tensor, q_right: Tensor, v_left: Tensor, v_right: Tensor, k_left: Tensor | None,

@@ -2,6 +2,7 @@
 
 import ctypes
 from contextlib import AbstractContextManager
+from functools import cached_property
 
 import torch
 from emulated import DTYPES, Emulation, Outputs, integers, pointer
@@ -18,7 +19,11 @@ class EmulatedDepthLoss:
     """
 
     def __init__(self, emulator: Emulator) -> None:
-        self._library = ctypes.CDLL(str(emulator.library(SOURCE)))
+        self._emulator = emulator
+
+    @cached_property
+    def _library(self) -> ctypes.CDLL:
+        return ctypes.CDLL(str(self._emulator.library(SOURCE)))
 
     def forward(
         self, pred: Tensor, target: Tensor, weights: Tensor, with_gradient: bool

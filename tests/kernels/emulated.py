@@ -67,8 +67,8 @@ class Emulation:
         return lambda *arguments: getattr(self._current[-1], direction)(*arguments)
 
     @contextmanager
-    def backend(self, kernels: Any) -> Iterator[None]:
-        """Inside, backend "cuda" of this operation takes CPU tensors and runs `kernels`."""
+    def backend(self, emulated: Any) -> Iterator[None]:
+        """Inside, backend "cuda" of this operation takes CPU tensors, for `emulated` to compute on."""
         why_not: Callable[..., str | None] = backends._why_not
 
         def why_not_on_cpu(
@@ -78,7 +78,7 @@ class Emulation:
             why_not_covered: Mapping[str, Callable[[], str | None]],
         ) -> str | None:
             if (operation, backend) == (self._operation, "cuda"):
-                return why_not_covered["cuda"]()
+                return why_not_covered["cuda"]() if device.type == "cpu" else "the emulation runs on the CPU"
             return why_not(operation, backend, device, why_not_covered)
 
         forward, backward = (
@@ -90,7 +90,7 @@ class Emulation:
             patch.dict(self._operator._BACKWARD, cuda=backward),
             patch.object(backends, "_why_not", why_not_on_cpu),
         ):
-            self._current.append(kernels)
+            self._current.append(emulated)
             try:
                 yield
             finally:

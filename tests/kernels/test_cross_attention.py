@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Backend
+from backend import Backend
 from cross_attention_cases import NAMES, Call, Case, defined, make, packed, relative_error
 from torch import Tensor
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Backend
+from backend import Backend
 from cross_attention_cases import Case, defined, make, relative_error
 
 import kernels

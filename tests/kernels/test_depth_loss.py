@@ -1,13 +1,11 @@
 """The edge-aware depth loss: every backend against the definition, and the definition against kornia."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import Backend
+from backend import Backend
 from depth_loss_cases import WEIGHTS, defined, make, relative_error, run
-from depth_loss_emulated import emulated_backend
 from torch import Tensor
 
 from kernels import edge_aware_loss
@@ -26,24 +24,10 @@ SHAPES = [
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 8e-3}
 
 
-LOW = (torch.float32, torch.bfloat16, torch.float16)
-BACKENDS = [
-    pytest.param(Backend("cpp", "cpu"), id="cpp"),
-    pytest.param(Backend("triton", "cuda" if torch.cuda.is_available() else "cpu", LOW), id="triton"),
-    pytest.param(Backend("cuda", "cpu", LOW), id="cuda-emulated"),
-    pytest.param(Backend("cuda", "cuda", LOW), id="cuda", marks=pytest.mark.gpu),
-]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    chosen = request.param
-    if (chosen.name, chosen.device) == ("cuda", "cpu"):
-        with emulated_backend(request.getfixturevalue("emulator")):
-            yield chosen
-    else:
-        chosen.skip_unless_available("edge_aware_loss")
-        yield chosen
+@pytest.fixture(autouse=True)
+def _available(request: pytest.FixtureRequest) -> None:
+    if "backend" in request.fixturenames:
+        request.getfixturevalue("backend").skip_unless_available("edge_aware_loss")
 
 
 def check(backend: Backend, pred: Tensor, target: Tensor, dtype: torch.dtype = torch.float32) -> None:

@@ -1,8 +1,8 @@
-"""What is special to the CPU kernels of the depth loss: operators, threads, instruction sets, long sums."""
+"""What is special to the CPU kernels of the depth loss: threads, instruction sets, long sums."""
 
 import pytest
 import torch
-from conftest import Backend
+from backend import Backend
 from depth_loss_cases import defined, make, relative_error, run
 
 from kernels.depth_loss import weighted_loss

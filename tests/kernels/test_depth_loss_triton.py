@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Backend
+from backend import Backend
 from depth_loss_cases import make, run
 
 from kernels import edge_aware_loss

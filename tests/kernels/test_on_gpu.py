@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Backend
+from backend import Backend
 from torch import Tensor
 
 from kernels import cross_attention, edge_aware_loss

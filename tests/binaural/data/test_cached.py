@@ -103,14 +103,23 @@ def test_made_once(v2_root, tmp_path, monkeypatch):
     ]
 
 
-def test_what_was_met_is_said_each_time(v2_root, tmp_path):
-    np.save(v2_root / "Attic/depth/depth_2.npy", np.zeros((72, 128), np.uint16))
-    with pytest.warns(UserWarning, match="no valid depth"):
-        made = CachedEchoes(open_v2(v2_root), tmp_path, "train")
-    assert len(made.dataset.unmeasured) == 1
-    again = CachedEchoes(open_v2(v2_root), tmp_path, "train")
-    assert again.dataset.remarks() == made.dataset.remarks() != []
-    assert len(pickle.loads(pickle.dumps(again)).dataset.unmeasured) == 1
+@pytest.mark.filterwarnings("ignore:.*further ones are counted")
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"augment": True}, {"augment": True, "features": ["ipd"]}],
+    ids=["input", "cells", "waveform"],
+)
+def test_what_was_met_is_said_each_time(v2_root, tmp_path, options, num_workers):
+    np.save(v2_root / "Attic/depth/depth_2.npy", np.zeros((90, 160), np.uint16))
+    audio, _ = soundfile.read(v2_root / "Hall/audio/audio_0.wav")
+    soundfile.write(v2_root / "Hall/audio/audio_0.wav", np.repeat(audio, 2, axis=0), 88200)
+    for _ in ("when it is made", "when it is there"):
+        cached = CachedEchoes(open_v2(v2_root, **options), tmp_path, "train", num_workers)
+        assert cached.dataset.unmeasured == [v2_root / "Attic/depth/depth_2.npy"]
+        assert cached.dataset.resampled == [v2_root / "Hall/audio/audio_0.wav"]
+    cached.dataset.met.zero_()
+    assert len(pickle.loads(pickle.dumps(cached)).dataset.remarks()) == 2
 
 
 @pytest.mark.parametrize(

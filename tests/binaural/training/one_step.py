@@ -49,6 +49,8 @@ def make_trainer(processes, *arguments, samples=None, compiled=False, synchronis
 def step(processes, model, **how):
     """Gradients, running statistics and losses of the first batch."""
     trainer = make_trainer(processes, "--model", model, **how)
+    inner = trainer.forward.module if processes.count > 1 else trainer.forward
+    assert isinstance(inner, torch._dynamo.OptimizedModule) == how.get("compiled", False)
     trainer.network.train()
     heard, *seen = next(iter(trainer.batches))
     trainer._add_gradient(heard, *seen)
@@ -57,11 +59,12 @@ def step(processes, model, **how):
     return result | {"losses": torch.tensor(list(trainer.losses.take()[0].values()))}
 
 
-# What is stepped by its name; what is compiled has batch norms that do not talk to the other processes.
+# What is stepped, by its name. What is compiled has batch norms of each process's own, and so has the eager
+# one that it is compared with.
 KINDS = {
     "binaural": {"model": "binaural"},
     "base_residual": {"model": "base_residual"},
-    "alone": {"model": "binaural", "synchronised": False},
+    "eager": {"model": "binaural", "synchronised": False},
     "compiled": {"model": "binaural", "synchronised": False, "compiled": True},
 }
 

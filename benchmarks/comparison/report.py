@@ -45,6 +45,7 @@ def write(results: Results, configuration: dict[str, Any], folder: Path = RESULT
 def describe(configuration: dict[str, Any]) -> str:
     """One paragraph: date, processor, data and training."""
     seeds = ", ".join(map(str, configuration["seeds"]))
+    threads = f"{configuration['threads']} thread" + "s" * (configuration["threads"] > 1)
     return (
         f"{configuration['date']}, {configuration['processor']}, torch {configuration['torch']}. "
         f"{configuration['dataset']}: {configuration['train']} recordings to train, "
@@ -54,8 +55,7 @@ def describe(configuration: dict[str, Any]) -> str:
         f"{configuration['base_channels']} (`unet_pix2pix`: {PIX2PIX_CHANNELS}), "
         f"{configuration['nb_epochs']} epochs, batch "
         f"{configuration['batch_size']}, seeds {seeds}. Mean ± standard deviation over the seeds; a step is "
-        f"forward, loss, backward and optimiser on {configuration['threads']} threads, all systems in turn, "
-        "its median."
+        f"forward, loss, backward and optimiser on {threads}, all systems in turn, its median."
     )
 
 

@@ -144,6 +144,7 @@ def train(options: Options, processes: Processes) -> None:
             )
             return
         finally:
+            trainer.close()
             run.close()
     if not processes.main:
         return

@@ -203,6 +203,15 @@ class Trainer:
         self.epoch, self.step = self.epoch + 1, 0
         return is_best
 
+    def close(self) -> None:
+        """End the loading processes.
+
+        They ignore SIGTERM, by which Python would end at its exit what is left of them, and wait for ever.
+        """
+        iterator: Any = self.batches._iterator  # there is none without loading processes
+        if iterator is not None:
+            iterator._shutdown_workers()
+
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to go on as if it had not stopped."""
         return {

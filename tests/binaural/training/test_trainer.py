@@ -1,5 +1,7 @@
 """A training step: never recompiled, never waiting for the device, in less memory if asked."""
 
+from multiprocessing import active_children
+
 import pytest
 import torch
 from one_step import make_trainer
@@ -102,3 +104,13 @@ def test_recomputed_activations_change_nothing_but_memory():
 def test_networks_without_blocks_are_not_checkpointed():
     with pytest.raises(ValueError, match="--checkpoint_activations: Linear has no blocks"):
         checkpoint_activations(torch.nn.Linear(2, 2))
+
+
+def test_closed_it_leaves_no_loading_process():
+    before = set(active_children())
+    trainer = make_trainer(Processes(CPU), "--num_workers", "2")
+    next(iter(trainer.batches))
+    workers = set(active_children()) - before
+    assert len(workers) == 2
+    trainer.close()
+    assert not any(worker.is_alive() for worker in workers)

@@ -9,6 +9,7 @@ import depth_loss_emulated
 import pytest
 import torch
 from backend import BACKENDS, Backend, EmulatedCuda
+from guarded import Outputs
 from torch import Tensor
 
 import kernels
@@ -42,24 +43,12 @@ def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     Gives a check that these are intact.
     """
-    guard, mark = 256, 64.0
-    buffers: list[tuple[Tensor, int]] = []
-    empty = torch.empty
+    outputs, empty = Outputs(), torch.empty
 
     def guarded(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         if not dtype.is_floating_point:  # of Triton's tuning, not of ours
             return empty(shape, dtype=dtype, device=device)
-        size = torch.Size(shape).numel()
-        buffer = empty(size + 2 * guard, dtype=dtype, device=device).fill_(mark)
-        buffer[guard : guard + size] = float("nan")
-        buffers.append((buffer, size))
-        return buffer[guard : guard + size].view(shape)
-
-    def check() -> None:
-        assert buffers, "nothing was allocated through torch.empty"
-        for buffer, size in buffers:
-            assert (buffer[:guard] == mark).all()
-            assert (buffer[guard + size :] == mark).all()
+        return outputs.new(shape, dtype, device)
 
     monkeypatch.setattr(torch, "empty", guarded)
-    return check
+    return outputs.check

@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 
 import torch
-from emulated import DTYPES, Emulation, Outputs, integers, pointer
+from emulated import DTYPES, Emulation, integers, pointer
 from emulator import ROOT, Emulator
+from guarded import Outputs
 from torch import Tensor
 
 SOURCE = ROOT / "tests/csrc/depth_loss_emulated.cu"
@@ -39,7 +40,8 @@ class EmulatedDepthLoss:
             pointer(pred), _strides(pred), pointer(target), _strides(target), pointer(weights),
             pointer(coded) if with_gradient else None, pointer(total), pointer(terms), pointer(scales),
         )  # fmt: skip
-        return tuple(out.checked(tensor) for tensor in (total, terms, coded, scales))
+        out.check()
+        return tuple(tensor.clone() for tensor in (total, terms, coded, scales))
 
     def backward(self, grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) -> Tensor:
         out = Outputs()
@@ -48,7 +50,8 @@ class EmulatedDepthLoss:
             DTYPES.index(pred.dtype), pointer(grad_total), pointer(coded), pointer(scales),
             pointer(grad_pred), ctypes.c_int64(pred.numel()),
         )  # fmt: skip
-        return out.checked(grad_pred)
+        out.check()
+        return grad_pred.clone()
 
 
 def _strides(images: Tensor) -> ctypes.Array[ctypes.c_int64]:

@@ -1,4 +1,4 @@
-"""What the emulations of both operations share: outputs between guards, ctypes, and the way in."""
+"""What the emulations of both operations share: ctypes, and the way in."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
@@ -15,28 +15,6 @@ from kernels.registration import define_operator
 
 # As the emulated sources number them.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Elements on either side of every output that must stay as they are.
-_GUARD, _MARK = 64, 7
-
-
-class Outputs:
-    """Tensors that start as NaN and stand between guards."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[int, Tensor] = {}
-
-    def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        buffer = torch.full((torch.Size(shape).numel() + 2 * _GUARD,), float("nan"), dtype=dtype)
-        buffer[:_GUARD] = buffer[-_GUARD:] = _MARK
-        inner = buffer[_GUARD:-_GUARD].view(shape)
-        self._buffers[inner.data_ptr()] = buffer
-        return inner
-
-    def checked(self, tensor: Tensor) -> Tensor:
-        """A copy of an output, after a look at its guards."""
-        buffer = self._buffers[tensor.data_ptr()]
-        assert (torch.cat([buffer[:_GUARD], buffer[-_GUARD:]]) == _MARK).all(), "written outside of an output"
-        return tensor.clone()
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:

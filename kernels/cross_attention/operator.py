@@ -238,15 +238,14 @@ _WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left: None, "cuda": _why_cud
 _MOST_VALUE_CHANNELS: dict[str, Any] = {"cpp": lambda dtype: None, "cuda": lambda dtype: _CUDA_CHANNELS}
 
 if extension.WHY_NOT_LOADED is None:
-    complete_operator("cross_attention_forward", _fake_forward)
-    complete_operator("cross_attention_backward", _fake_backward)
-    for _name in ("cpp", "cuda"):
-        _FORWARD[_name] = torch.ops.binaural.cross_attention_forward
-        _BACKWARD[_name] = torch.ops.binaural.cross_attention_backward
+    _FORWARD["cpp"] = _FORWARD["cuda"] = complete_operator("cross_attention_forward", _fake_forward)
+    _BACKWARD["cpp"] = _BACKWARD["cuda"] = complete_operator("cross_attention_backward", _fake_backward)
 
-define_operator("cross_attention_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
-define_operator("cross_attention_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)
-_FORWARD["triton"] = torch.ops.binaural.cross_attention_forward_triton
-_BACKWARD["triton"] = torch.ops.binaural.cross_attention_backward_triton
+_FORWARD["triton"] = define_operator(
+    "cross_attention_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward
+)
+_BACKWARD["triton"] = define_operator(
+    "cross_attention_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward
+)
 _WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered
 _MOST_VALUE_CHANNELS["triton"] = triton_entry.most_value_channels

@@ -191,22 +191,20 @@ _BACKWARD: dict[str, Any] = {}
 _WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda pred: None, "cuda": why_cuda_does_not_cover}
 
 if extension.WHY_NOT_LOADED is None:
-    complete_operator("edge_aware_loss_forward", _fake_forward)
-    complete_operator("edge_aware_loss_backward", _fake_backward)
-    for _name in ("cpp", "cuda"):
-        _FORWARD[_name] = torch.ops.binaural.edge_aware_loss_forward
-        _BACKWARD[_name] = torch.ops.binaural.edge_aware_loss_backward
+    _FORWARD["cpp"] = _FORWARD["cuda"] = complete_operator("edge_aware_loss_forward", _fake_forward)
+    _BACKWARD["cpp"] = _BACKWARD["cuda"] = complete_operator("edge_aware_loss_backward", _fake_backward)
 
-define_operator(
+_weights_backward = define_operator(
     "edge_aware_loss_weights_backward",
     "(Tensor grad_total, Tensor terms, Tensor pred) -> Tensor grad_weights",
     lambda grad_total, terms, pred: grad_total * terms,
     lambda grad_total, terms, pred: torch.empty_like(terms),
 )
-_weights_backward = torch.ops.binaural.edge_aware_loss_weights_backward
 
-define_operator("edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward)
-define_operator("edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward)
-_FORWARD["triton"] = torch.ops.binaural.edge_aware_loss_forward_triton
-_BACKWARD["triton"] = torch.ops.binaural.edge_aware_loss_backward_triton
+_FORWARD["triton"] = define_operator(
+    "edge_aware_loss_forward_triton", FORWARD_SCHEMA, triton_entry.forward, _fake_forward
+)
+_BACKWARD["triton"] = define_operator(
+    "edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward
+)
 _WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered

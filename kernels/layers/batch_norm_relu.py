@@ -74,7 +74,7 @@ class _BatchNormReLU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        y, pooled, mean, var = torch.ops.binaural.batch_norm_relu_forward(x, weight, bias, eps, pool)
+        y, pooled, mean, var = _forward(x, weight, bias, eps, pool)
         ctx.save_for_backward(x, weight, bias, mean, var)
         ctx.eps, ctx.pool = eps, pool
         ctx.mark_non_differentiable(mean, var)
@@ -89,7 +89,7 @@ class _BatchNormReLU(torch.autograd.Function):
             return None, None, None, None, None
         if dpooled is not None:
             dpooled = dpooled.contiguous(memory_format=torch.channels_last) if ctx.pool else None
-        dx, dweight, dbias = torch.ops.binaural.batch_norm_relu_backward(
+        dx, dweight, dbias = _backward(
             None if dy is None else as_map(dy), dpooled, *ctx.saved_tensors, ctx.eps
         )
         return from_rows(dx), dweight, dbias, None, None
@@ -127,5 +127,5 @@ def _fake_backward(
 
 
 if hasattr(torch.ops.binaural, "batch_norm_relu_forward"):
-    complete_operator("batch_norm_relu_forward", _fake_forward)
-    complete_operator("batch_norm_relu_backward", _fake_backward)
+    _forward = complete_operator("batch_norm_relu_forward", _fake_forward)
+    _backward = complete_operator("batch_norm_relu_backward", _fake_backward)

@@ -35,13 +35,13 @@ class _UpsampleConcat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, skip: Tensor, below: Tensor) -> Tensor:
         ctx.channels, ctx.size = skip.shape[1], below.shape[2:]
-        return from_rows(torch.ops.binaural.upsample_concat_forward(skip, below))
+        return from_rows(_forward(skip, below))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         gradient = as_map(gradient)
         of_skip, of_below = gradient[:, : ctx.channels], gradient[:, ctx.channels :]
-        return of_skip, from_rows(torch.ops.binaural.upsample_concat_backward(as_map(of_below), *ctx.size))
+        return of_skip, from_rows(_backward(as_map(of_below), *ctx.size))
 
 
 def _fake_forward(skip: Tensor, below: Tensor) -> Tensor:
@@ -54,5 +54,5 @@ def _fake_backward(gradient: Tensor, height: int, width: int) -> Tensor:
 
 
 if hasattr(torch.ops.binaural, "upsample_concat_forward"):
-    complete_operator("upsample_concat_forward", _fake_forward)
-    complete_operator("upsample_concat_backward", _fake_backward)
+    _forward = complete_operator("upsample_concat_forward", _fake_forward)
+    _backward = complete_operator("upsample_concat_backward", _fake_backward)

@@ -35,11 +35,13 @@ class Emulation:
         self._operation = operation
         self._operator: Any = import_module(module)
         self._current: list[Any] = []
-        for direction, schema, fake in (
-            ("forward", self._operator.FORWARD_SCHEMA, self._operator._fake_forward),
-            ("backward", self._operator.BACKWARD_SCHEMA, self._operator._fake_backward),
-        ):
+        self._forward, self._backward = (
             define_operator(f"{operation}_{direction}_emulated", schema, self._calls(direction), fake)
+            for direction, schema, fake in (
+                ("forward", self._operator.FORWARD_SCHEMA, self._operator._fake_forward),
+                ("backward", self._operator.BACKWARD_SCHEMA, self._operator._fake_backward),
+            )
+        )
 
     def _calls(self, direction: str) -> Callable[..., Any]:
         return lambda *arguments: getattr(self._current[-1], direction)(*arguments)
@@ -59,13 +61,9 @@ class Emulation:
                 return why_not_covered["cuda"]() if device.type == "cpu" else "the emulation runs on the CPU"
             return why_not(operation, backend, device, why_not_covered)
 
-        forward, backward = (
-            getattr(torch.ops.binaural, f"{self._operation}_{direction}_emulated")
-            for direction in ("forward", "backward")
-        )
         with (
-            patch.dict(self._operator._FORWARD, cuda=forward),
-            patch.dict(self._operator._BACKWARD, cuda=backward),
+            patch.dict(self._operator._FORWARD, cuda=self._forward),
+            patch.dict(self._operator._BACKWARD, cuda=self._backward),
             patch.object(backends, "_why_not", why_not_on_cpu),
         ):
             self._current.append(emulated)

@@ -341,10 +341,10 @@ def test_opcheck(backend: Backend, case: Case, permuted: bool) -> None:
     assert call.lag_bias is not None
     bias = call.lag_bias.detach()
     tests = ("test_schema", "test_faketensor")
-    forward = _FORWARD[backend.name].default
+    forward = _FORWARD[backend.name].overload
     arguments = (*inputs.values(), bias, 0.5, 9)
     torch.library.opcheck(forward, arguments, test_utils=tests)
-    backward = _BACKWARD[backend.name].default
+    backward = _BACKWARD[backend.name].overload
     torch.library.opcheck(
         backward, (*call.grads, *inputs.values(), bias, *forward(*arguments), 0.5, 9), test_utils=tests
     )

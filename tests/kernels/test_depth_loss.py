@@ -124,7 +124,7 @@ def test_opcheck(backend: Backend, shape: tuple[int, ...], dtype: torch.dtype, p
     if permuted:
         pred, target = (t.transpose(-1, -2) for t in (pred, target))
     weights = torch.tensor(WEIGHTS, dtype=torch.promote_types(dtype, torch.float32), device=pred.device)
-    forward, backward = (operators[backend.name].default for operators in (_FORWARD, _BACKWARD))
+    forward, backward = (operators[backend.name].overload for operators in (_FORWARD, _BACKWARD))
     for with_gradient in (False, True):
         torch.library.opcheck(forward, (pred, target, weights, with_gradient))
     total, _, coded, scales = forward(pred, target, weights, True)

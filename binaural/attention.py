@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from binaural.sharing import share
 from kernels import cross_attention
 
 Scope = Literal["time", "plane"]
@@ -36,6 +37,8 @@ class BinauralCrossAttention(nn.Module):
         similarity: "shared" uses one matrix for both directions; "separate" has keys of its own for each.
         max_lag: pairs of time steps further apart than this never match (scope "time"); None for no limit.
         lag_bias: learn a bias for each lag within ± this many steps (scope "time"); None for none.
+        symmetric: both ears have the same weights, and a lag has the same bias in either direction: swapped
+            ears then swap what comes out.
         backend: of `kernels.cross_attention`.
 
     Raises:
@@ -52,6 +55,7 @@ class BinauralCrossAttention(nn.Module):
         similarity: Similarity = "shared",
         max_lag: int | None = None,
         lag_bias: int | None = 8,
+        symmetric: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -82,7 +86,13 @@ class BinauralCrossAttention(nn.Module):
         self.project_right = nn.Linear(channels, sum(self.sizes))
         self.gain_left = nn.Parameter(torch.zeros(channels))
         self.gain_right = nn.Parameter(torch.zeros(channels))
-        self.lag_bias = None if lag_bias is None else nn.Parameter(torch.zeros(heads, 2 * lag_bias + 1))
+        self.symmetric = symmetric
+        if symmetric:
+            for part in ("norm", "project", "gain"):
+                share(self, f"{part}_right", f"{part}_left")
+        # Of lags -L to L; of a symmetric one of lags 0 to L.
+        lags = None if lag_bias is None else lag_bias + 1 if symmetric else 2 * lag_bias + 1
+        self.lag_bias = None if lags is None else nn.Parameter(torch.zeros(heads, lags))
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
@@ -96,10 +106,16 @@ class BinauralCrossAttention(nn.Module):
             v_right,
             *(k_left + k_right),
             max_lag=self.max_lag,
-            lag_bias=self.lag_bias,
+            lag_bias=self.bias_of_lags(),
             backend=self.backend,
         )
         return self._add(left, o_left), self._add(right, o_right)
+
+    def bias_of_lags(self) -> Tensor | None:
+        """The learned bias of lags -L to L, [heads, 2 L + 1]; None where there is none."""
+        if self.lag_bias is None or not self.symmetric:
+            return self.lag_bias
+        return torch.cat([self.lag_bias[:, 1:].flip(-1), self.lag_bias], dim=-1)
 
     @torch.no_grad()
     def weights(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +146,7 @@ class BinauralCrossAttention(nn.Module):
             identity,
             *(k_left + k_right),
             max_lag=self.max_lag,
-            lag_bias=self.lag_bias,
+            lag_bias=self.bias_of_lags(),
             backend="reference",
         )
         return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.features import channel_names
-from kernels.layers import batch_norm_relu, upsample_concat
+from kernels.layers import batch_norm_relu, share_norms, upsample_concat
 
 LEVELS = 5
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
@@ -46,10 +46,14 @@ class DoubleConv(nn.Sequential):
 
 
 def norm_relu(norm: nn.Module, x: Tensor, pool: bool = False) -> tuple[Tensor, Tensor | None]:
-    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm."""
+    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm.
+
+    A norm of fewer channels than x has, a divisor of theirs, serves several, see `batch_norm_relu`.
+    """
+    assert isinstance(norm, nn.BatchNorm2d)
     # Not for what stands in its place, such as a batch norm synchronised over processes.
     if type(norm) is not nn.BatchNorm2d:
-        y = F.relu(norm(x), inplace=True)
+        y = F.relu(share_norms(norm, x, norm.num_features), inplace=True)
         return y, F.max_pool2d(y, 2) if pool else None
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -133,10 +137,13 @@ class Decoder(nn.Module):
         ups, below = [], channels[-1]
         for level in range(LEVELS - 2, -1, -1):
             out = channels[level - 1] if level > 0 else channels[0]
-            joined = below + channels[level]
-            ups.append(DoubleConv(joined, out, mid_channels=joined // 2))
+            ups.append(self.up(channels[level], below, out))
             below = out
         self.ups = nn.ModuleList(ups)
+
+    def up(self, skip: int, below: int, out: int) -> DoubleConv:
+        """The block that a level's concatenated maps go through, given their channels."""
+        return DoubleConv(skip + below, out, mid_channels=(skip + below) // 2)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → [B, C_1, H, W]."""
@@ -157,15 +164,25 @@ class DepthDecoder(Decoder):
     def __init__(self, channels: Sequence[int], max_depth: float) -> None:
         super().__init__(channels)
         self.max_depth = max_depth
-        self.head = nn.Conv2d(channels[0], 1, 1)
-        assert self.head.bias is not None
-        # Most of what a room shows lies in the first fifth of the range: start there.
-        nn.init.constant_(self.head.bias, math.log(0.2 / 0.8))
+        self.head = depth_head(channels[0])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
+        return self.depth(super().forward(features))
+
+    def depth(self, x: Tensor) -> Tensor:
+        """What the head makes of the finest map."""
         # In float32 under autocast too: bfloat16 would round metres to parts of 256.
-        return torch.sigmoid(self.head(super().forward(features)).float()) * self.max_depth
+        return torch.sigmoid(self.head(x).float()) * self.max_depth
+
+
+def depth_head(channels: int) -> nn.Conv2d:
+    """1 × 1 convolution to what a sigmoid makes a share of the largest depth."""
+    head = nn.Conv2d(channels, 1, 1)
+    assert head.bias is not None
+    # Most of what a room shows lies in the first fifth of the range: start there.
+    nn.init.constant_(head.bias, math.log(0.2 / 0.8))
+    return head
 
 
 def check_sizes(base_channels: int, max_depth: float) -> None:

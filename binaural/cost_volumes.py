@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from binaural.sharing import share
+
 LONGEST_LAG = 4
 """Steps, where nothing else is asked for; at the coarser levels more than a head's largest delay."""
 
@@ -24,12 +26,14 @@ class CostVolume(nn.Module):
         channels: C of either ear's map.
         volume_channels: channels of the volume at each lag.
         max_lag: the volume holds lags from - to + this many steps.
+        symmetric: both ears have the same weights, and each reads a volume with itself in the left's place:
+            swapped ears then swap what comes out.
 
     Raises:
         ValueError: `max_lag` below 0.
     """
 
-    def __init__(self, channels: int, volume_channels: int, max_lag: int) -> None:
+    def __init__(self, channels: int, volume_channels: int, max_lag: int, symmetric: bool) -> None:
         super().__init__()
         if max_lag < 0:
             raise ValueError(f"max_lag must be at least 0, got {max_lag}")
@@ -40,6 +44,10 @@ class CostVolume(nn.Module):
         self.read_right = nn.Conv2d(volume_channels * len(self.lags), channels, 1)
         self.gain_left = nn.Parameter(torch.zeros(channels))
         self.gain_right = nn.Parameter(torch.zeros(channels))
+        self.symmetric = symmetric
+        if symmetric:
+            for part in ("norm", "read", "gain"):
+                share(self, f"{part}_right", f"{part}_left")
 
     @property
     def lags(self) -> range:
@@ -47,11 +55,16 @@ class CostVolume(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """left, right [B, C, H, W] → the same shapes, each with what it read."""
-        volume = self.volume(_normalise(left, self.norm_left), _normalise(right, self.norm_right))
-        # The pair (left step i, lag) belongs to the right step i + lag.
-        sheared = [_shift(volume[:, :, index], -lag) for index, lag in enumerate(self.lags)]
+        ears = _normalise(left, self.norm_left), _normalise(right, self.norm_right)
+        volume = self.volume(*ears)
+        if self.symmetric:
+            of_right = self.volume(*reversed(ears))
+        else:
+            # The pair (left step i, lag) belongs to the right step i + lag.
+            sheared = [_shift(volume[:, :, index], -lag) for index, lag in enumerate(self.lags)]
+            of_right = torch.stack(sheared, 2)
         read_left = self.read_left(volume.flatten(1, 2))
-        read_right = self.read_right(torch.stack(sheared, 2).flatten(1, 2))
+        read_right = self.read_right(of_right.flatten(1, 2))
         return (
             left + self.gain_left[:, None, None] * read_left,
             right + self.gain_right[:, None, None] * read_right,
@@ -74,19 +87,23 @@ class GroupCorrelation(CostVolume):
     Args:
         channels: C of either ear's map.
         groups: number of groups.
-        max_lag: see `CostVolume`.
+        max_lag, symmetric: see `CostVolume`.
 
     Raises:
         ValueError: `channels` not divisible by `groups`, `max_lag` below 0.
     """
 
-    def __init__(self, channels: int, groups: int = 4, max_lag: int = LONGEST_LAG) -> None:
+    def __init__(
+        self, channels: int, groups: int = 4, max_lag: int = LONGEST_LAG, *, symmetric: bool = False
+    ) -> None:
         if channels % groups:
             raise ValueError(f"channels must be divisible by heads, the groups, got {channels} and {groups}")
-        super().__init__(channels, groups, max_lag)
+        super().__init__(channels, groups, max_lag, symmetric)
         self.groups = groups
         self.project_left = nn.Conv2d(channels, channels, 1)
         self.project_right = nn.Conv2d(channels, channels, 1)
+        if symmetric:
+            share(self, "project_right", "project_left")
 
     def volume(self, left: Tensor, right: Tensor) -> Tensor:
         left, right = self.project_left(left), self.project_right(right)
@@ -104,15 +121,15 @@ class Concatenation(CostVolume):
 
     Args:
         channels: C of either ear's map; the volume has an eighth of them.
-        max_lag: see `CostVolume`.
+        max_lag, symmetric: see `CostVolume`.
 
     Raises:
         ValueError: `max_lag` below 0.
     """
 
-    def __init__(self, channels: int, max_lag: int = LONGEST_LAG) -> None:
+    def __init__(self, channels: int, max_lag: int = LONGEST_LAG, *, symmetric: bool = False) -> None:
         width = max(channels // _CONCATENATED, 4)
-        super().__init__(channels, width, max_lag)
+        super().__init__(channels, width, max_lag, symmetric)
         self.project_left = nn.Conv2d(channels, width, 1)
         self.project_right = nn.Conv2d(channels, width, 1, bias=False)
         self.compare = nn.Sequential(

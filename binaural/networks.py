@@ -1,9 +1,10 @@
 """The networks: binaural attention, the plain U-Net that it is compared with, and what loads any of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from binaural.adaptive_bins import AdaptiveBinsNet
@@ -12,8 +13,10 @@ from binaural.base_residual import BaseResidualNet
 from binaural.blocks import LEVELS, DepthDecoder, Encoder, Fusion, check_input, check_sizes, level_channels
 from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
 from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
+from binaural.mirror import MirrorDepthDecoder, MirrorFusion
 from binaural.pix2pix import UNetPix2Pix
 from binaural.pretrained import Pretrained, read_config
+from binaural.sharing import share
 
 Matching = Literal["attention", "group_correlation", "concatenation"]
 
@@ -48,11 +51,16 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "time": "group_correlation", with as many groups as heads, or "concatenation".
         features: what the network is fed with, names in `binaural.features.SOUND`. Each ear's encoder gets
             what that ear hears, and how the other one differs from it (`binaural.features.ears`).
+        symmetric: the ears share their weights, and swapping them mirrors the picture by construction
+            (`binaural.mirror`): as costly, half the parameters, and nothing of left and right is left to
+            learn. For ears, or a loudspeaker between them, that are no mirror images, leave it off: each ear
+            then has weights of its own.
         backend: of `kernels.cross_attention`.
 
     Raises:
         ValueError: an attention level outside 1 to 5, sizes that are not positive, unknown features or
-            matching, a cost volume with scope "plane", or what `BinauralCrossAttention` refuses.
+            matching, a cost volume with scope "plane", odd base_channels of a symmetric network, or what
+            `BinauralCrossAttention` refuses.
     """
 
     def __init__(
@@ -68,10 +76,13 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         lag_bias: int | None = 8,
         matching: Matching = "attention",
         features: Sequence[str] = MAGNITUDE,
+        symmetric: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
         check_sizes(base_channels, max_depth)
+        if symmetric and base_channels % 2:
+            raise ValueError(f"base_channels of a symmetric network must be even, got {base_channels}")
         self.features = check_features(features)
         if ear_width <= 0:
             raise ValueError(f"ear_width must be positive, got {ear_width}")
@@ -96,11 +107,15 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "lag_bias": lag_bias,
             "matching": matching,
             "features": self.features,
+            "symmetric": symmetric,
         }
         channels = level_channels(base_channels)
         ear_widths = [_scale_channels(c, ear_width) for c in channels]
         self.encoder_left = BinauralEncoder(ear_widths, ear_channels(self.features))
         self.encoder_right = BinauralEncoder(ear_widths, ear_channels(self.features))
+        self.symmetric = symmetric
+        if symmetric:
+            share(self, "encoder_right", "encoder_left")
 
         def match_ears(width: int) -> nn.Module:
             if matching == "attention":
@@ -111,18 +126,20 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
                     similarity=similarity,
                     max_lag=max_lag,
                     lag_bias=lag_bias,
+                    symmetric=symmetric,
                     backend=backend,
                 )
             longest = LONGEST_LAG if max_lag is None else max_lag
             if matching == "concatenation":
-                return Concatenation(width, longest)
-            return GroupCorrelation(width, heads, longest)
+                return Concatenation(width, longest, symmetric=symmetric)
+            return GroupCorrelation(width, heads, longest, symmetric=symmetric)
 
         self.attention = nn.ModuleDict(
             {str(level): match_ears(ear_widths[level - 1]) for level in sorted(attention_levels)}
         )
-        self.fusion = nn.ModuleList(Fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
-        self.decoder = DepthDecoder(channels, max_depth)
+        fusion, decoder = (MirrorFusion, MirrorDepthDecoder) if symmetric else (Fusion, DepthDecoder)
+        self.fusion = nn.ModuleList(fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
+        self.decoder = decoder(channels, max_depth)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
@@ -130,14 +147,20 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         With other features than the magnitude the input has their channels.
         """
         check_input(x, self.features)
-        left_ear, right_ear = ears(x, self.features)
         features = []
-        levels = zip(self.encoder_left(left_ear), self.encoder_right(right_ear), strict=True)
-        for index, (left, right) in enumerate(levels):
+        for index, (left, right) in enumerate(self._encode(*ears(x, self.features))):
             if str(index + 1) in self.attention:
                 left, right = self.attention[str(index + 1)](left, right)
             features.append(self.fusion[index](left, right))
         return self.decoder(features)
+
+    def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """What the ears hear → the maps of both, level by level."""
+        if not self.symmetric:
+            return zip(self.encoder_left(left), self.encoder_right(right), strict=True)
+        # One batch of both: half the calls, and batch norms see all that the weights are for.
+        both = self.encoder_left(torch.cat([left, right]))
+        return [tuple(level.chunk(2)) for level in both]
 
 
 class UNet(Pretrained, nn.Module):

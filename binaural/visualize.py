@@ -124,7 +124,7 @@ def look_inside(
         f"{recordings.files[index]}, level {level}: a time step is {heard.step_ms:.2f} ms; what is read is "
         f"added with a mean gain of {gains[0]:.3f} (left) and {gains[1]:.3f} (right)"
     )
-    bias = attention.lag_bias
+    bias = attention.bias_of_lags()
     draw_attention(path, title, heard, None if bias is None else bias.detach().cpu())
 
 

@@ -39,8 +39,8 @@ _FRONT_ENDS = {
     "magnitude+gcc_phat": ("magnitude", "gcc_phat"),
     "waveform": ("waveform",),
 }
-# Lean ears: with full-width ones the network has 1.8 times the parameters of the U-Net.
-_BINAURAL = ("--model", "binaural", "--ear_width", "0.63")
+_BINAURAL = ("--model", "binaural")
+_LEAN = (*_BINAURAL, "--ear_width", "0.63")
 _UNET = ("--model", "unet")
 SYSTEMS: dict[str, System] = {
     "binaural": System(_BINAURAL),
@@ -48,6 +48,8 @@ SYSTEMS: dict[str, System] = {
     "unet_pix2pix": System(("--model", "unet_pix2pix", "--base_channels", str(PIX2PIX_CHANNELS))),
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
+    "binaural, lean ears": System(_LEAN),
+    "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),
     "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),
     "concatenation": System((*_BINAURAL, "--matching", "concatenation")),
     **{

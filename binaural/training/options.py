@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "similarity": "shared",
     "max_lag": None,
     "ear_width": 1.0,
+    "symmetric": True,
     "use_adaptive_loss": False,
     "lambda_recon": 1.0,
     "lambda_edge": 0.2,
@@ -159,6 +160,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(model, "--ear_width", "width of an ear's encoder relative to the U-Net's; at 0.63 the two cost no "
         "more than one", type=positive)  # fmt: skip
+    add(
+        model,
+        "--symmetric",
+        "the ears share their weights, and swapping them mirrors the picture by construction; off for ears "
+        "that are no mirror images of each other",
+        action=argparse.BooleanOptionalAction,
+    )
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")

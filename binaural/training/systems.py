@@ -41,6 +41,7 @@ def make_network(options: Options) -> Pretrained:
         options.max_lag,
         matching=options.matching,
         features=features,
+        symmetric=options.symmetric,
         backend=options.kernel_backend,
     )
 

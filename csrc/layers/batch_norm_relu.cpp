@@ -55,15 +55,28 @@ struct Parts {
   int64_t per_image, pairs, count, grain;
 };
 
+// Where fewer numbers than channels belong to these, channels c, c + norms, ... share the c-th.
+template <class T>
+std::vector<T> repeat(const T* values, int64_t norms, int64_t channels) {
+  std::vector<T> repeated(channels);
+  for (int64_t c = 0; c < channels; ++c) repeated[c] = values[c % norms];
+  return repeated;
+}
+
 // Two sums per channel in every part, and over all parts.
 struct Sums {
   Sums(int64_t parts, int64_t channels)
       : parts(parts), channels(channels), values(2 * parts * channels) {}
   double* first(int64_t part) { return values.data() + 2 * part * channels; }
   double* second(int64_t part) { return first(part) + channels; }
-  void combine() {
+  // Leaves the sums of the channels that share a norm in the first of them.
+  void combine(int64_t norms) {
     for (int64_t part = 1; part < parts; ++part) {
       for (int64_t c = 0; c < 2 * channels; ++c) values[c] += values[2 * part * channels + c];
+    }
+    for (int64_t c = norms; c < channels; ++c) {
+      first(0)[c % norms] += first(0)[c];
+      second(0)[c % norms] += second(0)[c];
     }
   }
   int64_t parts, channels;
@@ -75,41 +88,47 @@ S* data_of(const Tensor& tensor) {
   return static_cast<S*>(tensor.data_ptr());
 }
 
-void check_channels(const Tensor& tensor, int64_t channels) {
+void check_channels(const Tensor& tensor, int64_t norms, int64_t channels) {
   STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
-                      tensor.is_contiguous() && tensor.numel() == channels,
-                  "what belongs to the channels must be a float32 tensor [C] on the CPU");
+                      tensor.is_contiguous() && tensor.numel() == norms && norms > 0 &&
+                      channels % norms == 0,
+                  "what belongs to the channels must be a float32 tensor [C], or of a divisor of "
+                  "C, on the CPU");
 }
 
 // scale and shift of y = x · scale + shift.
 struct Normalisation {
   Normalisation(const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& var,
-                double eps)
-      : scale(weight.numel()), shift(weight.numel()) {
-    for (size_t c = 0; c < scale.size(); ++c) {
-      const double s = data_of(weight)[c] / std::sqrt(data_of(var)[c] + eps);
+                double eps, int64_t channels)
+      : scale(channels), shift(channels) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t norm = c % weight.numel();
+      const double s = data_of(weight)[norm] / std::sqrt(data_of(var)[norm] + eps);
       scale[c] = static_cast<float>(s);
-      shift[c] = static_cast<float>(data_of(bias)[c] - data_of(mean)[c] * s);
+      shift[c] = static_cast<float>(data_of(bias)[norm] - data_of(mean)[norm] * s);
     }
   }
   Affine affine() const { return {scale.data(), shift.data()}; }
   std::vector<float> scale, shift;
 };
 
-// Near enough to the mean of each channel that sums of squares around it do not cancel: that of
-// some pixels spread over the map.
+// Near enough to the mean of each norm that sums of squares around it do not cancel: that of some
+// pixels spread over the map.
 template <class S>
-std::vector<float> guess_mean(const Kernels<S>& run, const Map<S>& x) {
+std::vector<float> guess_mean(const Kernels<S>& run, const Map<S>& x, int64_t norms) {
   constexpr int64_t kSamples = 16;
   const std::vector<float> zero(x.channels);
-  std::vector<double> sum(x.channels), square(x.channels);
+  Sums sums(1, x.channels);
   for (int64_t i = 0; i < kSamples; ++i) {
     run.add_moments(x.data + i * x.pixels() / kSamples * x.channels, 1, x.channels, zero.data(),
-                    sum.data(), square.data());
+                    sums.first(0), sums.second(0));
   }
-  std::vector<float> mean(x.channels);
-  for (int64_t c = 0; c < x.channels; ++c) mean[c] = static_cast<float>(sum[c] / kSamples);
-  return mean;
+  sums.combine(norms);
+  std::vector<float> mean(norms);
+  for (int64_t c = 0; c < norms; ++c) {
+    mean[c] = static_cast<float>(sums.first(0)[c] / (kSamples * (x.channels / norms)));
+  }
+  return repeat(mean.data(), norms, x.channels);
 }
 
 template <class S>
@@ -117,29 +136,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
                                                    const Tensor& bias, double eps, bool pool) {
   const Map<S> x(x_, "x");
   STD_TORCH_CHECK(x.dense(), "x must be channels-last without gaps");
-  const int64_t channels = x.channels, pixels = x.pixels();
-  check_channels(weight, channels);
-  check_channels(bias, channels);
+  const int64_t channels = x.channels, norms = weight.numel();
+  check_channels(weight, norms, channels);
+  check_channels(bias, norms, channels);
+  const int64_t values = x.pixels() * (channels / norms);  // that share a norm
   const Kernels<S>& run = kernels_for<S>();
   const Parts<S> parts(x);
 
-  const std::vector<float> origin = guess_mean(run, x);
+  const std::vector<float> origin = guess_mean(run, x, norms);
   Sums sums(parts.count, channels);
   parts.run(false, [&](int64_t part, int64_t pair) {
     run.add_moments(x.data + parts.pixel(pair) * channels, parts.rows(pair) * x.width, channels,
                     origin.data(), sums.first(part), sums.second(part));
   });
-  sums.combine();
-  Tensor mean = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
-  Tensor var = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
-  for (int64_t c = 0; c < channels; ++c) {
-    const double offset = sums.first(0)[c] / pixels;
+  sums.combine(norms);
+  Tensor mean = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  Tensor var = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  for (int64_t c = 0; c < norms; ++c) {
+    const double offset = sums.first(0)[c] / values;
     data_of(mean)[c] = static_cast<float>(origin[c] + offset);
-    const double around = sums.second(0)[c] / pixels - offset * offset;
+    const double around = sums.second(0)[c] / values - offset * offset;
     data_of(var)[c] = static_cast<float>(around < 0 ? 0 : around);
   }
 
-  const Normalisation normalisation(weight, bias, mean, var, eps);
+  const Normalisation normalisation(weight, bias, mean, var, eps, channels);
   Tensor y = new_map(x_, x.batch, x.height, x.width, channels);
   Tensor pooled = pool ? new_map(x_, x.batch, x.height / 2, x.width / 2, channels)
                        : new_map(x_, 0, 0, 0, channels);
@@ -161,12 +181,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
                                             const Tensor& bias, const Tensor& mean,
                                             const Tensor& var, double eps) {
   const Map<S> x(x_, "x");
-  const int64_t channels = x.channels, pixels = x.pixels();
-  for (const Tensor& tensor : {weight, bias, mean, var}) check_channels(tensor, channels);
+  const int64_t channels = x.channels, norms = weight.numel();
+  for (const Tensor& tensor : {weight, bias, mean, var}) check_channels(tensor, norms, channels);
+  const int64_t values = x.pixels() * (channels / norms);  // that share a norm
   std::optional<Map<S>> dy, dpooled;
   if (dy_.has_value()) {
     dy.emplace(*dy_, "dy");
-    STD_TORCH_CHECK(dy->pixels() == pixels && dy->channels == channels, "dy must have x's shape");
+    STD_TORCH_CHECK(dy->pixels() == x.pixels() && dy->channels == channels,
+                    "dy must have x's shape");
   }
   if (dpooled_.has_value()) {
     dpooled.emplace(*dpooled_, "dpooled");
@@ -178,7 +200,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
   STD_TORCH_CHECK(x.dense() && (dy || dpooled), "x must be dense, and one gradient be given");
   const Kernels<S>& run = kernels_for<S>();
   const Parts<S> parts(x);
-  const Normalisation normalisation(weight, bias, mean, var, eps);
+  const Normalisation normalisation(weight, bias, mean, var, eps, channels);
   const Affine affine = normalisation.affine();
   const std::vector<S> zeros(dy ? 0 : 2 * x.width * channels);
 
@@ -193,25 +215,28 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
     return {sum, channels};
   };
 
+  const std::vector<float> means = repeat(data_of(mean), norms, channels);
   Sums sums(parts.count, channels);
   parts.run(false, [&](int64_t part, int64_t pair) {
     run.add_gradients(x.data + parts.pixel(pair) * channels, gradient(pair),
-                      parts.rows(pair) * x.width, channels, affine, data_of(mean), sums.first(part),
+                      parts.rows(pair) * x.width, channels, affine, means.data(), sums.first(part),
                       sums.second(part));
   });
-  sums.combine();
-  Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
-  Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{channels});
-  std::vector<float> slope(channels), offset(channels);
-  for (int64_t c = 0; c < channels; ++c) {
+  sums.combine(norms);
+  Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  std::vector<float> slopes(norms), offsets(norms);
+  for (int64_t c = 0; c < norms; ++c) {
     const double inverse = 1 / std::sqrt(data_of(var)[c] + eps);
     const double scale = data_of(weight)[c] * inverse;
-    const double along = -scale * inverse * inverse * sums.second(0)[c] / pixels;
+    const double along = -scale * inverse * inverse * sums.second(0)[c] / values;
     data_of(dweight)[c] = static_cast<float>(sums.second(0)[c] * inverse);
     data_of(dbias)[c] = static_cast<float>(sums.first(0)[c]);
-    slope[c] = static_cast<float>(along);
-    offset[c] = static_cast<float>(-scale * sums.first(0)[c] / pixels - along * data_of(mean)[c]);
+    slopes[c] = static_cast<float>(along);
+    offsets[c] = static_cast<float>(-scale * sums.first(0)[c] / values - along * data_of(mean)[c]);
   }
+  const std::vector<float> slope = repeat(slopes.data(), norms, channels);
+  const std::vector<float> offset = repeat(offsets.data(), norms, channels);
 
   Tensor dx = new_map(x_, x.batch, x.height, x.width, channels);
   parts.run(true, [&](int64_t, int64_t pair) {

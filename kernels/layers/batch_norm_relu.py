@@ -34,7 +34,8 @@ def batch_norm_relu(
 
     Args:
         x: [B, C, H, W].
-        weight, bias, running_mean, running_var: [C].
+        weight, bias, running_mean, running_var: [C], or [C / n]: then channels c, c + C / n, ... share the
+            c-th norm, whose batch is all of their values.
         training: take the statistics of the batch.
         momentum: of the running statistics.
         eps: added to the variance.
@@ -45,9 +46,12 @@ def batch_norm_relu(
         pooled: [B, C, H // 2, W // 2], or None.
 
     Raises:
-        ValueError: training on a single value per channel.
+        ValueError: training on a single value per channel, channels that the norms do not divide.
     """
-    if not (training and is_covered(x) and x.numel() > x.shape[1] and weight.dtype == torch.float32):
+    norms = weight.numel()
+    if norms < 1 or x.shape[1] % norms:
+        raise ValueError(f"weight must be [C] or of a divisor of C = {x.shape[1]}, got {norms} elements")
+    if not (training and is_covered(x) and x.numel() > norms and weight.dtype == torch.float32):
         return reference.batch_norm_relu(
             x,
             weight,
@@ -61,9 +65,9 @@ def batch_norm_relu(
         )
     y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool)
     with torch.no_grad():
-        per_channel = x.numel() // x.shape[1]
+        values = x.numel() // norms
         running_mean.lerp_(mean, momentum)
-        running_var.lerp_(var * (per_channel / (per_channel - 1)), momentum)
+        running_var.lerp_(var * (values / (values - 1)), momentum)
     return y, pooled if pool else None
 
 
@@ -103,8 +107,8 @@ def _fake_forward(
     return (
         x.new_empty((batch, height, width, channels)),
         x.new_empty(pooled),
-        weight.new_empty(channels),
-        weight.new_empty(channels),
+        torch.empty_like(weight),
+        torch.empty_like(weight),
     )
 
 
@@ -121,8 +125,8 @@ def _fake_backward(
     batch, channels, height, width = x.shape
     return (
         x.new_empty((batch, height, width, channels)),
-        weight.new_empty(channels),
-        weight.new_empty(channels),
+        torch.empty_like(weight),
+        torch.empty_like(weight),
     )
 
 

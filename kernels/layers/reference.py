@@ -1,5 +1,7 @@
 """The definitions, in plain PyTorch: every kernel is tested against them."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,9 +20,23 @@ def batch_norm_relu(
     pool: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`kernels.layers.batch_norm_relu`."""
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    y = share_norms(
+        lambda x: F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps),
+        x,
+        weight.numel(),
+    )
     y = F.relu(y, inplace=True)
     return y, F.max_pool2d(y, 2) if pool else None
+
+
+def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tensor:
+    """`norm` of so many channels for x [B, C, H, W], whose channels c, c + norms, ... share the c-th."""
+    batch, channels, height, width = x.shape
+    if channels == norms:
+        return norm(x)
+    # They count as more pixels. In channels-last memory that is another view of the same map.
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, -1, norms).permute(0, 3, 1, 2)
+    return norm(pixels).permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""Blocks that commute with the mirror: swapping the ears of what they compute on mirrors what comes out.
+
+A room seen in a mirror is heard with the ears swapped. A network that obeys this by construction need not
+learn it: a group convolution after Cohen and Welling, "Group Equivariant Convolutional Networks", ICML 2016,
+for the group of the reflection. Its maps have two halves of channels: what one sees, and what one sees in the
+mirror, mirrored back to lie over the first. Swapped ears exchange the halves and mirror both.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from binaural.blocks import Decoder, DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
+
+
+class MirrorConv2d(nn.Module):
+    """3 × 3 convolution of maps with two halves, without a bias: [B, C_in, H, W] → [B, C_out, H, W].
+
+    Its weights are those of the first half that comes out; the second half takes them mirrored, with the
+    halves that come in exchanged. It costs as much as a plain convolution and has half the parameters.
+
+    Args:
+        parts: channels of the maps, concatenated, that come in, each with two halves.
+        out_channels: channels that come out.
+    """
+
+    def __init__(self, parts: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.halves = [part // 2 for part in parts for _ in range(2)]
+        self.weight = nn.Parameter(torch.empty(out_channels // 2, sum(parts), 3, 3))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = self.weight.flip(-1).split(self.halves, dim=1)
+        exchanged = [pairs[index ^ 1] for index in range(len(pairs))]
+        return F.conv2d(x, torch.cat([self.weight, torch.cat(exchanged, dim=1)]), padding=1)
+
+
+class MirrorDoubleConv(DoubleConv):
+    """`DoubleConv` of maps with two halves, which share their batch norms.
+
+    Args:
+        parts: channels of the maps, concatenated, that come in.
+        out_channels: channels that come out.
+        mid_channels: channels in between.
+    """
+
+    def __init__(self, parts: Sequence[int], out_channels: int, mid_channels: int) -> None:
+        super().__init__(sum(parts) // 2, out_channels // 2, mid_channels // 2)
+        self[0] = MirrorConv2d(parts, mid_channels)
+        self[3] = MirrorConv2d([mid_channels], out_channels)
+
+
+class MirrorFusion(Fusion):
+    """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror.
+
+    Args:
+        ear_channels: channels of either ear's map.
+        out_channels: channels of the fused map.
+    """
+
+    def __init__(self, ear_channels: int, out_channels: int) -> None:
+        super().__init__(ear_channels, out_channels // 2)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        own, other = self.conv.weight.split(left.shape[1], dim=1)
+        fused = F.conv2d(left, torch.cat([own, other])).add_(F.conv2d(right, torch.cat([other, own])))
+        seen, mirrored = norm_relu(self.norm, fused)[0].chunk(2, dim=1)
+        return torch.cat([seen, mirrored.flip(-1)], dim=1)
+
+
+class MirrorDepthDecoder(DepthDecoder):
+    """`DepthDecoder` of maps with two halves, of which both tell the depth alike.
+
+    Args:
+        channels: channels of the five levels of features that come in.
+        max_depth: the largest depth that can be predicted, metres.
+    """
+
+    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
+        super().__init__(channels, max_depth)
+        self.head = depth_head(channels[0] // 2)
+
+    def up(self, skip: int, below: int, out: int) -> DoubleConv:
+        return MirrorDoubleConv([skip, below], out, (skip + below) // 2)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        seen, mirrored = Decoder.forward(self, features).chunk(2, dim=1)
+        return self.depth(seen + mirrored)

@@ -1,0 +1,125 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from binaural import BinauralAttentionDepthNet, load_network
+from binaural.attention import BinauralCrossAttention
+from binaural.cost_volumes import Concatenation, GroupCorrelation
+from binaural.features import channel_names, swap_ears
+from binaural.mirror import MirrorConv2d, MirrorDoubleConv, MirrorFusion
+
+FEATURES = ("ipd", "magnitude", "gcc_phat")
+
+
+def mirror(x):
+    """Of a map with two halves: they exchange their places, each mirrored."""
+    return torch.cat(x.chunk(2, dim=1)[::-1], dim=1).flip(-1)
+
+
+def randomise(module):
+    """Random numbers for what starts at 0, such as gains."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(2, 32, 32), (3, 48, 37)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scope": "plane"},
+        {"similarity": "separate", "max_lag": 3},
+        {"matching": "group_correlation"},
+        {"matching": "concatenation"},
+        {"features": FEATURES, "ear_width": 0.63},
+        {"attention_levels": ()},
+    ],
+)
+def test_swapped_ears_mirror_the_depth(options, shape, training):
+    torch.manual_seed(0)
+    network = randomise(BinauralAttentionDepthNet(8, symmetric=True, **options))
+    x = torch.randn(shape[0], len(channel_names(network.features)), *shape[1:])
+    for _ in range(20):
+        network(x)  # gives the batch norms running statistics
+    with torch.no_grad():
+        depth = network.train(training)(x)
+        swapped = network(swap_ears(x, network.features))
+    assert (depth - depth.flip(-1)).std() > 0.01  # metres
+    torch.testing.assert_close(swapped, depth.flip(-1), rtol=0, atol=1e-4)
+
+
+def test_a_network_with_weights_for_each_ear_does_not_mirror():
+    torch.manual_seed(0)
+    network = randomise(BinauralAttentionDepthNet(8))
+    x = torch.randn(2, 2, 32, 32)
+    assert (network(x.flip(1)) - network(x).flip(-1)).std() > 0.1
+
+
+@pytest.mark.parametrize("parts", [[4], [6, 2]])
+def test_convolution_commutes_with_the_mirror(parts):
+    conv = MirrorConv2d(parts, 8)
+    maps = [torch.randn(2, part, 5, 7) for part in parts]
+    y = conv(torch.cat(maps, dim=1))
+    assert y.shape == (2, 8, 5, 7)
+    torch.testing.assert_close(conv(torch.cat([mirror(x) for x in maps], dim=1)), mirror(y))
+    assert conv.weight.numel() == nn.Conv2d(sum(parts), 8, 3, bias=False).weight.numel() // 2
+
+
+def test_block_commutes_with_the_mirror_and_starts_like_a_plain_one():
+    torch.manual_seed(0)
+    block = MirrorDoubleConv([32, 64], 64, 48)
+    plain = nn.Conv2d(96, 48, 3, bias=False)
+    assert float(block[0].weight.detach().std()) == pytest.approx(
+        float(plain.weight.detach().std()), rel=0.05
+    )
+    maps = [torch.randn(2, channels, 5, 7) for channels in (32, 64)]
+    y = block(torch.cat(maps, dim=1))
+    torch.testing.assert_close(block(torch.cat([mirror(x) for x in maps], dim=1)), mirror(y))
+
+
+def test_fusion_sees_the_right_ear_in_the_mirror():
+    fusion = MirrorFusion(6, 8)
+    left, right = torch.randn(2, 2, 6, 5, 7)
+    torch.testing.assert_close(fusion(right, left), mirror(fusion(left, right)))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        BinauralCrossAttention(8, symmetric=True),
+        BinauralCrossAttention(8, symmetric=True, similarity="separate", max_lag=2, lag_bias=2),
+        GroupCorrelation(8, 2, 3, symmetric=True),
+        Concatenation(8, 3, symmetric=True),
+    ],
+)
+def test_matching_swaps_with_the_ears(module):
+    torch.manual_seed(0)
+    randomise(module)
+    left, right = torch.randn(2, 2, 8, 3, 9)
+    read_left, read_right = module(left, right)
+    assert not torch.equal(read_left, left)
+    swapped_right, swapped_left = module(right, left)
+    torch.testing.assert_close((swapped_left, swapped_right), (read_left, read_right))
+
+
+def test_shared_weights_are_saved_once_and_stay_shared(tmp_path):
+    torch.manual_seed(0)
+    network = randomise(BinauralAttentionDepthNet(8, ear_width=0.63, symmetric=True)).eval()
+    names = [name for name, _ in network.named_parameters()]
+    assert not any("right" in name for name in [*names, *network.state_dict()])
+    network.save_pretrained(tmp_path)
+    x = torch.randn(1, 2, 32, 32)
+    for same in (load_network(tmp_path), copy.deepcopy(network)):
+        assert same.encoder_right is same.encoder_left
+        assert same.attention["3"].gain_right is same.attention["3"].gain_left
+        torch.testing.assert_close(same(x), network(x))
+
+
+def test_odd_channels_are_refused():
+    with pytest.raises(ValueError, match="base_channels of a symmetric network must be even, got 7"):
+        BinauralAttentionDepthNet(7, symmetric=True)

@@ -172,8 +172,12 @@ class DepthDecoder(Decoder):
 
     def depth(self, x: Tensor) -> Tensor:
         """What the head makes of the finest map."""
+        return self.in_metres(self.head(x))
+
+    def in_metres(self, x: Tensor) -> Tensor:
+        """What the head gives out → depth."""
         # In float32 under autocast too: bfloat16 would round metres to parts of 256.
-        return torch.sigmoid(self.head(x).float()) * self.max_depth
+        return torch.sigmoid(x.float()) * self.max_depth
 
 
 def depth_head(channels: int) -> nn.Conv2d:

@@ -214,9 +214,57 @@ BINAURAL_INLINE void store_as(Storage* p, Vec<T> v) {
   }
 }
 
-// The same for the first `count` values; the other lanes are 0, or are not written.
+// The same for the first `count` values; the other lanes are 0, or are not written. For what one
+// computes in, masks do that in one instruction where there are any: through memory, the copy and
+// the load that waits for it take many times as long.
+#if defined(BINAURAL_AVX512)
+#define BINAURAL_MASKS
+template <class T>
+using Mask = std::conditional_t<std::is_same_v<T, float>, uint16_t, uint8_t>;
+template <class T>
+BINAURAL_INLINE Mask<T> first_lanes(int64_t count) {
+  return static_cast<Mask<T>>((1u << count) - 1);
+}
+BINAURAL_INLINE Vec<float> load_masked(const float* p, Mask<float> mask) {
+  return __builtin_ia32_loadups512_mask(p, Vec<float>{}, mask);
+}
+BINAURAL_INLINE Vec<double> load_masked(const double* p, Mask<double> mask) {
+  return __builtin_ia32_loadupd512_mask(p, Vec<double>{}, mask);
+}
+BINAURAL_INLINE void store_masked(float* p, Vec<float> v, Mask<float> mask) {
+  __builtin_ia32_storeups512_mask(p, v, mask);
+}
+BINAURAL_INLINE void store_masked(double* p, Vec<double> v, Mask<double> mask) {
+  __builtin_ia32_storeupd512_mask(p, v, mask);
+}
+#elif defined(__x86_64__) && BINAURAL_VECTOR_BYTES == 32
+#define BINAURAL_MASKS
+typedef long long LongLongs __attribute__((vector_size(32)));
+template <class T>
+BINAURAL_INLINE Ints<T> first_lanes(int64_t count) {
+  using Lane = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
+  return lane_numbers<T>() < Ints<T>{} + static_cast<Lane>(count);
+}
+BINAURAL_INLINE Vec<float> load_masked(const float* p, Ints<float> mask) {
+  return __builtin_ia32_maskloadps256(reinterpret_cast<const Vec<float>*>(p), mask);
+}
+BINAURAL_INLINE Vec<double> load_masked(const double* p, Ints<double> mask) {
+  return __builtin_ia32_maskloadpd256(reinterpret_cast<const Vec<double>*>(p),
+                                      bit_cast<LongLongs>(mask));
+}
+BINAURAL_INLINE void store_masked(float* p, Vec<float> v, Ints<float> mask) {
+  __builtin_ia32_maskstoreps256(reinterpret_cast<Vec<float>*>(p), mask, v);
+}
+BINAURAL_INLINE void store_masked(double* p, Vec<double> v, Ints<double> mask) {
+  __builtin_ia32_maskstorepd256(reinterpret_cast<Vec<double>*>(p), bit_cast<LongLongs>(mask), v);
+}
+#endif
+
 template <class T, class Storage>
 BINAURAL_INLINE Vec<T> load_some(const Storage* p, int64_t count) {
+#if defined(BINAURAL_MASKS)
+  if constexpr (std::is_same_v<T, Storage>) return load_masked(p, first_lanes<T>(count));
+#endif
   Storage padded[kLanes<T>]{};
   std::memcpy(padded, p, count * sizeof(Storage));
   return load_as<T>(padded);
@@ -224,6 +272,9 @@ BINAURAL_INLINE Vec<T> load_some(const Storage* p, int64_t count) {
 
 template <class T, class Storage>
 BINAURAL_INLINE void store_some(Storage* p, Vec<T> v, int64_t count) {
+#if defined(BINAURAL_MASKS)
+  if constexpr (std::is_same_v<T, Storage>) return store_masked(p, v, first_lanes<T>(count));
+#endif
   Storage padded[kLanes<T>];
   store_as<T>(padded, v);
   std::memcpy(p, padded, count * sizeof(Storage));

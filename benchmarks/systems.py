@@ -75,9 +75,11 @@ def naive(**arguments: Any) -> System:
 
 
 SYSTEMS = {
-    OURS: System(BinauralAttentionDepthNet, True, BinauralAttentionLoss),
+    OURS: System(lambda base: BinauralAttentionDepthNet(base, symmetric=True), True, BinauralAttentionLoss),
     OURS_LEAN: System(
-        lambda base: BinauralAttentionDepthNet(base, ear_width=LEAN), True, BinauralAttentionLoss
+        lambda base: BinauralAttentionDepthNet(base, ear_width=LEAN, symmetric=True),
+        True,
+        BinauralAttentionLoss,
     ),
     FAST_UNET: System(UNet, True, BinauralAttentionLoss),
     USUAL_UNET: System(UNet, False, MaskedL1),

@@ -88,8 +88,9 @@ class BinauralCrossAttention(nn.Module):
         self.gain_right = nn.Parameter(torch.zeros(channels))
         self.symmetric = symmetric
         if symmetric:
-            for part in ("norm", "project", "gain"):
-                share(self, f"{part}_right", f"{part}_left")
+            share(self, "norm_right", "norm_left")
+            share(self, "project_right", "project_left")
+            del self.gain_right
         # Of lags -L to L; of a symmetric one of lags 0 to L.
         lags = None if lag_bias is None else lag_bias + 1 if symmetric else 2 * lag_bias + 1
         self.lag_bias = None if lags is None else nn.Parameter(torch.zeros(heads, lags))
@@ -97,8 +98,9 @@ class BinauralCrossAttention(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
         # The gain of the reading ear goes into the other's values: small weights change in place of maps.
-        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left, self.gain_right)
-        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right, self.gain_left)
+        gain_left, gain_right = self.gains
+        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left, gain_right)
+        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right, gain_left)
         o_left, o_right = cross_attention(
             q_left,
             q_right,
@@ -110,6 +112,11 @@ class BinauralCrossAttention(nn.Module):
             backend=self.backend,
         )
         return self._add(left, o_left), self._add(right, o_right)
+
+    @property
+    def gains(self) -> tuple[Tensor, Tensor]:
+        """Of what the left ear reads and of what the right ear reads, [C] each."""
+        return self.gain_left, self.gain_left if self.symmetric else self.gain_right
 
     def bias_of_lags(self) -> Tensor | None:
         """The learned bias of lags -L to L, [heads, 2 L + 1]; None where there is none."""
@@ -133,8 +140,9 @@ class BinauralCrossAttention(nn.Module):
         """
         if self.scope != "time":
             raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
-        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left, self.gain_right)
-        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right, self.gain_left)
+        gain_left, gain_right = self.gains
+        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left, gain_right)
+        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right, gain_left)
         rows, time = q_left.shape[:2]
         # Whoever reads the identity reads the weights themselves.
         identity = torch.eye(time, device=left.device, dtype=q_left.dtype)[:, None]

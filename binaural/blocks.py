@@ -168,21 +168,13 @@ class DepthDecoder(Decoder):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
-        return self.depth(super().forward(features))
-
-    def depth(self, x: Tensor) -> Tensor:
-        """What the head makes of the finest map."""
-        return self.in_metres(self.head(x))
-
-    def in_metres(self, x: Tensor) -> Tensor:
-        """What the head gives out → depth."""
         # In float32 under autocast too: bfloat16 would round metres to parts of 256.
-        return torch.sigmoid(x.float()) * self.max_depth
+        return torch.sigmoid(self.head(super().forward(features)).float()) * self.max_depth
 
 
-def depth_head(channels: int) -> nn.Conv2d:
+def depth_head(channels: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
     """1 × 1 convolution to what a sigmoid makes a share of the largest depth."""
-    head = nn.Conv2d(channels, 1, 1)
+    head = kind(channels, 1, 1)
     assert head.bias is not None
     # Most of what a room shows lies in the first fifth of the range: start there.
     nn.init.constant_(head.bias, math.log(0.2 / 0.8))

@@ -26,8 +26,8 @@ class CostVolume(nn.Module):
         channels: C of either ear's map.
         volume_channels: channels of the volume at each lag.
         max_lag: the volume holds lags from - to + this many steps.
-        symmetric: both ears have the same weights, and each reads a volume with itself in the left's place:
-            swapped ears then swap what comes out.
+        symmetric: both ears have the same weights, and each reads the volume that has it in the left's
+            place: swapped ears then swap what comes out.
 
     Raises:
         ValueError: `max_lag` below 0.
@@ -46,8 +46,9 @@ class CostVolume(nn.Module):
         self.gain_right = nn.Parameter(torch.zeros(channels))
         self.symmetric = symmetric
         if symmetric:
-            for part in ("norm", "read", "gain"):
-                share(self, f"{part}_right", f"{part}_left")
+            share(self, "norm_right", "norm_left")
+            share(self, "read_right", "read_left")
+            del self.gain_right
 
     @property
     def lags(self) -> range:
@@ -57,18 +58,23 @@ class CostVolume(nn.Module):
         """left, right [B, C, H, W] → the same shapes, each with what it read."""
         ears = _normalise(left, self.norm_left), _normalise(right, self.norm_right)
         volume = self.volume(*ears)
-        if self.symmetric:
-            of_right = self.volume(*reversed(ears))
-        else:
-            # The pair (left step i, lag) belongs to the right step i + lag.
-            sheared = [_shift(volume[:, :, index], -lag) for index, lag in enumerate(self.lags)]
-            of_right = torch.stack(sheared, 2)
         read_left = self.read_left(volume.flatten(1, 2))
-        read_right = self.read_right(of_right.flatten(1, 2))
+        read_right = self.read_right(self.seen_from_right(volume, *ears).flatten(1, 2))
+        gain_right = self.gain_left if self.symmetric else self.gain_right
         return (
             left + self.gain_left[:, None, None] * read_left,
-            right + self.gain_right[:, None, None] * read_right,
+            right + gain_right[:, None, None] * read_right,
         )
+
+    def seen_from_right(self, volume: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """What `volume(left, right)` gave, at the right ear's steps.
+
+        Of a symmetric one, with the right ear in the left's place.
+        """
+        # The pair (left step i, lag) belongs to the right step i + lag.
+        sheared = [_shift(volume[:, :, index], -lag) for index, lag in enumerate(self.lags)]
+        # Seen from the other ear, lags change their sign.
+        return torch.stack(sheared[::-1] if self.symmetric else sheared, 2)
 
     def volume(self, left: Tensor, right: Tensor) -> Tensor:
         """Maps [B, C, H, W] → [B, volume channels, lags, H, W] at the left ear's steps.
@@ -147,6 +153,10 @@ class Concatenation(CostVolume):
         rows = torch.stack(pairs, 3).permute(0, 2, 1, 3, 4)  # [B, H, width, lags, W]
         compared = self.compare(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
         return compared.permute(0, 2, 3, 1, 4) * partner
+
+    def seen_from_right(self, volume: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        # What compares a pair is not the same with its ears exchanged.
+        return self.volume(right, left) if self.symmetric else super().seen_from_right(volume, left, right)
 
 
 def _shift(x: Tensor, steps: int) -> Tensor:

@@ -3,7 +3,7 @@
 A room seen in a mirror is heard with the ears swapped. A network that obeys this by construction need not
 learn it: a group convolution after Cohen and Welling, "Group Equivariant Convolutional Networks", ICML 2016,
 for the group of the reflection. Its maps have two halves of channels: what one sees, and what one sees in the
-mirror, mirrored back to lie over the first. Swapped ears exchange the halves and mirror both.
+mirror, mirrored back to lie over the first. Swapped ears exchange the halves and mirror both, up to rounding.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,22 @@ class MirrorConv2d(nn.Module):
     Args:
         parts: channels of the maps, concatenated, that come in, each with two halves.
         out_channels: channels that come out.
+
+    Raises:
+        ValueError: an odd number of channels.
     """
 
     def __init__(self, parts: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        self.halves = [part // 2 for part in parts for _ in range(2)]
+        if any(channels % 2 for channels in (*parts, out_channels)):
+            raise ValueError(f"maps with two halves have even channels, got {[*parts]} and {out_channels}")
+        self.half_sizes = [part // 2 for part in parts for _ in range(2)]
         self.weight = nn.Parameter(torch.empty(out_channels // 2, sum(parts), 3, 3))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
-        pairs = self.weight.flip(-1).split(self.halves, dim=1)
-        exchanged = [pairs[index ^ 1] for index in range(len(pairs))]
+        mirrored = self.weight.flip(-1).split(self.half_sizes, dim=1)
+        exchanged = [mirrored[index ^ 1] for index in range(len(mirrored))]
         return F.conv2d(x, torch.cat([self.weight, torch.cat(exchanged, dim=1)]), padding=1)
 
 
@@ -71,6 +76,13 @@ class MirrorFusion(Fusion):
         return torch.cat([seen, mirrored.flip(-1)], dim=1)
 
 
+class MirrorHead(nn.Conv2d):
+    """1 × 1 convolution to one channel of the sum of both halves, without making it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.repeat(1, 2, 1, 1), self.bias)
+
+
 class MirrorDepthDecoder(DepthDecoder):
     """`DepthDecoder` of maps with two halves, of which both tell the depth alike.
 
@@ -81,12 +93,7 @@ class MirrorDepthDecoder(DepthDecoder):
 
     def __init__(self, channels: Sequence[int], max_depth: float) -> None:
         super().__init__(channels, max_depth)
-        self.head = depth_head(channels[0] // 2)
+        self.head = depth_head(channels[0] // 2, MirrorHead)
 
     def up(self, skip: int, below: int, out: int) -> DoubleConv:
         return MirrorDoubleConv([skip, below], out, (skip + below) // 2)
-
-    def depth(self, x: Tensor) -> Tensor:
-        # The head of the sum of both halves, without making it.
-        weight = self.head.weight.repeat(1, 2, 1, 1)
-        return self.in_metres(F.conv2d(x, weight, self.head.bias))

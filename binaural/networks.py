@@ -26,14 +26,14 @@ _CHANNEL_MULTIPLES = (64, 32, 16)
 
 
 class BinauralEncoder(Encoder):
-    """One ear's encoder, [B, in_channels, H, W] → five levels of features."""
+    """An ear's encoder, [B, in_channels, H, W] → five levels of features."""
 
     def __init__(self, channels: Sequence[int], in_channels: int = 1) -> None:
         super().__init__(in_channels, channels)
 
 
 class BinauralAttentionDepthNet(Pretrained, nn.Module):
-    """Depth from the echoes at two ears: an encoder per ear, cross-attention between them, a U-Net decoder.
+    """Depth from the echoes at two ears: each is encoded, cross-attention matches them, a U-Net decodes.
 
     Args:
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
@@ -51,10 +51,10 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "time": "group_correlation", with as many groups as heads, or "concatenation".
         features: what the network is fed with, names in `binaural.features.SOUND`. Each ear's encoder gets
             what that ear hears, and how the other one differs from it (`binaural.features.ears`).
-        symmetric: the ears share their weights, and swapping them mirrors the picture by construction
-            (`binaural.mirror`): as costly, half the parameters, and nothing of left and right is left to
-            learn. For ears, or a loudspeaker between them, that are no mirror images, leave it off: each ear
-            then has weights of its own.
+        symmetric: the ears share their weights, and swapping them mirrors the picture, up to rounding, by
+            construction (`binaural.mirror`). As costly, with half the parameters; what is learned on one side
+            holds on the other. Off, each ear has weights of its own, for ears, or a loudspeaker between them,
+            that are no mirror images.
         backend: of `kernels.cross_attention`.
 
     Raises:

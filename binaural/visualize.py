@@ -119,7 +119,7 @@ def look_inside(
         1000 * stride * checkpoint.input.column_seconds(recording),
     )
     attention = attention_at(network, level)
-    gains = [float(gain.detach().abs().mean()) for gain in (attention.gain_left, attention.gain_right)]
+    gains = [float(gain.detach().abs().mean()) for gain in attention.gains]
     title = (
         f"{recordings.files[index]}, level {level}: a time step is {heard.step_ms:.2f} ms; what is read is "
         f"added with a mean gain of {gains[0]:.3f} (left) and {gains[1]:.3f} (right)"

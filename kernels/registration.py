@@ -34,7 +34,11 @@ class Operator:
 def define_operator(
     operator: str, schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
 ) -> Operator:
-    """Define `binaural::operator`, opaque to torch.compile, with one implementation for every device."""
+    """Define `binaural::operator`, opaque to torch.compile, with one implementation for every device.
+
+    Returns:
+        What calls it.
+    """
     _library.define(operator + schema)
     for key in ("CPU", "CUDA"):
         _library.impl(operator, implementation, key)
@@ -46,6 +50,9 @@ def complete_operator(operator: str, fake: Callable[..., Any]) -> Operator:
 
     The public functions wrap the operators in an `autograd.Function`, so that formula is only reached by
     a gradient of a gradient: without it PyTorch would drop that term with a warning.
+
+    Returns:
+        What calls it.
     """
     name = f"{NAMESPACE}::{operator}"
 

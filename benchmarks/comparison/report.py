@@ -62,7 +62,10 @@ def describe(configuration: dict[str, Any]) -> str:
 CONTROLS = (
     "RMSE in metres, mean over the seeds, with an ear muted, and with the ears swapped against the mirrored "
     "truth; then correlations of the prediction from swapped ears: with the original mirrored, with the "
-    "original as it is, and of the difference between left and right half."
+    "original as it is, and of the difference between left and right half. `binaural` mirrors by "
+    "construction, but for the row with weights of its own for each ear; so the last column has the "
+    "correlation of that difference, from the ears as they are, with the true one: what is known of left and "
+    "right."
 )
 TIME_TO_QUALITY = (
     "Until the validation RMSE that `unet` ends with is first reached by the same seed, against the time "
@@ -97,9 +100,9 @@ def main_table(results: Results, constant: dict[str, float]) -> str:
 
 def controls_table(results: Results, constant: dict[str, float]) -> str:
     header = ["", "RMSE", "left muted", "right muted", "swapped", "with mirrored", "with original",
-              "left-right"]  # fmt: skip
+              "left-right", "left-right, true"]  # fmt: skip
     names = ("rmse", "left_muted", "right_muted", "swapped", "with_mirrored", "with_original",
-             "left_right_difference")  # fmt: skip
+             "left_right_difference", "left_right_truth")  # fmt: skip
     rows = [["best constant", f"{constant['rmse']:.3f}", *[""] * (len(names) - 1)]]
     for name, result in results.items():
         if not result["sees"]:

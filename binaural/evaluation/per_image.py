@@ -20,11 +20,13 @@ Floats = NDArray[np.float64]
 CONTROLS = ("left_muted", "right_muted", "swapped")
 """Left ear or right ear hears silence; ears swapped, measured against the mirrored truth."""
 
-MIRRORING = ("with_mirrored", "with_original", "left_right_difference")
+MIRRORING = ("with_mirrored", "with_original", "left_right_difference", "left_right_truth")
 """Correlations, over the pixels, of the prediction from swapped ears: with the original prediction
 mirrored, 1 if left and right are told apart by the ears alone; with the original as it is, 1 if the ears do
 not matter; and of the difference between either half and the other, left minus right, with that of the
-mirrored original, which leaves out what all rooms have in common."""
+mirrored original, which leaves out what all rooms have in common. A symmetric network has 1 there by
+construction, whatever it has learned. So last, the same difference of the prediction from the ears as they
+are with that of the truth, where both halves were measured: 1 if every side is told right, 0 by chance."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Measurements:
         metrics: [N, 7] in the order of `METRICS`; NaN without a pixel.
         band_pixels, band_metrics: [N, bands] and [N, bands, 7], the same over the pixels of each band.
         controls: by the names in `CONTROLS`, [N, 7]; empty if they were not asked for.
-        mirroring: [N, 3] in the order of `MIRRORING`; [0, 3] if it was not asked for.
+        mirroring: [N, 4] in the order of `MIRRORING`; [0, 4] if it was not asked for.
     """
 
     pixels: NDArray[np.int64]
@@ -101,7 +103,7 @@ def measure(
                 left_muted=_metrics(see(mute(heard, features, 0)), depth, protocol),
                 right_muted=_metrics(see(mute(heard, features, 1)), depth, protocol),
                 swapped=_metrics(swapped, depth.flip(-1), protocol),
-                mirroring=_mirroring(prediction, swapped),
+                mirroring=_mirroring(prediction, swapped, depth),
             )
     arrays = {name: torch.cat(tensors).numpy() for name, tensors in collected.items()}
     tampered = {name: arrays.pop(name) for name in CONTROLS if name in arrays}
@@ -122,13 +124,17 @@ def _count(depth: Tensor, threshold: float) -> Tensor:
     return (torch.isfinite(depth) & (depth > threshold)).flatten(1).sum(1)
 
 
-def _mirroring(prediction: Tensor, swapped: Tensor) -> Tensor:
-    """[B, 3] in the order of `MIRRORING`, of depth [B, 1, H, W] with the ears as they are and swapped."""
+def _mirroring(prediction: Tensor, swapped: Tensor, depth: Tensor) -> Tensor:
+    """[B, 4] in the order of `MIRRORING`, of depth [B, 1, H, W]: predicted, from swapped ears, and true."""
     mirrored = prediction.flip(-1)
+    valid = torch.isfinite(depth) & (depth > 0)
+    both = valid & valid.flip(-1)
     pairs = (
         (swapped, mirrored),
         (swapped, prediction),
         (swapped - swapped.flip(-1), mirrored - prediction),
+        # Zeros elsewhere change no mean: what is left of a difference of halves is on the right its negative.
+        tuple(torch.where(both, x - x.flip(-1), 0.0) for x in (prediction, depth)),
     )
     return torch.stack([correlation(a, b) for a, b in pairs], 1)
 

@@ -85,6 +85,9 @@ CHANGEABLE = {
     "checkpoint_activations", "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
+BEFORE_IT_WAS_AN_OPTION = {"symmetric": False}
+"""What runs did whose config.json does not name these options, where that is not today's default."""
+
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
 _EDGE_AWARE = ("binaural", "unet")  # trained by the edge-aware loss; the others have losses of their own
 _EDGE_AWARE_OPTIONS = ("use_adaptive_loss", "lambda_recon", "lambda_edge", "lambda_smooth")
@@ -246,6 +249,7 @@ def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> di
         saved = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         parser.error(f"--resume: {path} is not the JSON that train.py writes ({error})")
+    saved = {**BEFORE_IT_WAS_AN_OPTION, **saved}
     for name, value in given.items():
         if name not in CHANGEABLE and name in saved and saved[name] != value:
             parser.error(
@@ -297,6 +301,10 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--matching {options.matching} needs --scope time: on a plane a lag has no meaning")
     if options.scope == "plane" and options.max_lag is not None:
         parser.error("--max_lag needs --scope time: on a plane a lag has no meaning")
+    if options.model == "binaural" and options.symmetric and options.base_channels % 2:
+        parser.error(
+            f"--base_channels must be even, got {options.base_channels}; --no-symmetric takes odd ones too"
+        )
     if options.model not in _EDGE_AWARE:
         changed = [name for name in _EDGE_AWARE_OPTIONS if getattr(options, name) != DEFAULTS[name]]
         if changed:

@@ -46,11 +46,16 @@ def batch_norm_relu(
         pooled: [B, C, H // 2, W // 2], or None.
 
     Raises:
-        ValueError: training on a single value per channel, channels that the norms do not divide.
+        ValueError: training on a single value per channel, a weight whose size does not divide C, or what
+            belongs to the norms in another size.
     """
     norms = weight.numel()
     if norms < 1 or x.shape[1] % norms:
         raise ValueError(f"weight must be [C] or of a divisor of C = {x.shape[1]}, got {norms} elements")
+    others = {"bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, other in others.items():
+        if other.shape != weight.shape:
+            raise ValueError(f"{name} must have weight's shape {list(weight.shape)}, got {list(other.shape)}")
     if not (training and is_covered(x) and x.numel() > norms and weight.dtype == torch.float32):
         return reference.batch_norm_relu(
             x,

@@ -30,7 +30,16 @@ def batch_norm_relu(
 
 
 def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tensor:
-    """`norm` of so many channels for x [B, C, H, W], whose channels c, c + norms, ... share the c-th."""
+    """A batch norm of fewer channels than x has: channels c, c + norms, ... share its c-th.
+
+    Args:
+        norm: of maps with `norms` channels.
+        x: [B, C, H, W].
+        norms: a divisor of C.
+
+    Returns:
+        [B, C, H, W].
+    """
     batch, channels, height, width = x.shape
     if channels == norms:
         return norm(x)

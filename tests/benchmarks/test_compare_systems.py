@@ -41,6 +41,7 @@ def make_result(rmse, **other):
         "rmse": rmse, "abs_rel": [0.2] * len(rmse), "delta1": [0.6] * len(rmse), "parameters": 2_000_000,
         "step_seconds": 0.1, "sees": False, "left_muted": [2.0], "right_muted": [2.0], "swapped": [0.8],
         "with_mirrored": [0.95], "with_original": [0.2], "left_right_difference": [0.9],
+        "left_right_truth": [0.7],
         "time_to_quality": {"clock": [0.5, None], "steps": [0.4, None], "computed": [0.6, None]},
     }  # fmt: skip
     return defined | other

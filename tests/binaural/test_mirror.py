@@ -9,6 +9,7 @@ from binaural.attention import BinauralCrossAttention
 from binaural.cost_volumes import Concatenation, GroupCorrelation
 from binaural.features import channel_names, swap_ears
 from binaural.mirror import MirrorConv2d, MirrorDoubleConv, MirrorFusion
+from binaural.sharing import share
 
 FEATURES = ("ipd", "magnitude", "gcc_phat")
 
@@ -26,6 +27,7 @@ def randomise(module):
     return module
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shape", [(2, 32, 32), (3, 48, 37)])
 @pytest.mark.parametrize(
@@ -40,10 +42,10 @@ def randomise(module):
         {"attention_levels": ()},
     ],
 )
-def test_swapped_ears_mirror_the_depth(options, shape, training):
+def test_swapped_ears_mirror_the_depth(options, shape, training, layout):
     torch.manual_seed(0)
-    network = randomise(BinauralAttentionDepthNet(8, symmetric=True, **options))
-    x = torch.randn(shape[0], len(channel_names(network.features)), *shape[1:])
+    network = randomise(BinauralAttentionDepthNet(8, symmetric=True, **options)).to(memory_format=layout)
+    x = torch.randn(shape[0], len(channel_names(network.features)), *shape[1:]).to(memory_format=layout)
     for _ in range(20):
         network(x)  # gives the batch norms running statistics
     with torch.no_grad():
@@ -114,12 +116,40 @@ def test_shared_weights_are_saved_once_and_stay_shared(tmp_path):
     assert not any("right" in name for name in [*names, *network.state_dict()])
     network.save_pretrained(tmp_path)
     x = torch.randn(1, 2, 32, 32)
-    for same in (load_network(tmp_path), copy.deepcopy(network)):
+    assigned = BinauralAttentionDepthNet(8, ear_width=0.63, symmetric=True).eval()
+    assigned.load_state_dict(network.state_dict(), assign=True)
+    for same in (load_network(tmp_path), copy.deepcopy(network), assigned):
         assert same.encoder_right is same.encoder_left
-        assert same.attention["3"].gain_right is same.attention["3"].gain_left
         torch.testing.assert_close(same(x), network(x))
+    zeros = {name: torch.zeros_like(value) for name, value in network.state_dict().items() if "gain" in name}
+    without = torch.func.functional_call(network, zeros, x)
+    for name, value in zeros.items():
+        network.state_dict()[name].copy_(value)
+    torch.testing.assert_close(without, network(x))
+
+
+def test_what_is_registered_as_a_parameter_is_not_shared():
+    module = nn.Module()
+    module.left, module.right = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    with pytest.raises(AssertionError):
+        share(module, "right", "left")
+
+
+def test_weights_of_a_symmetric_attention_swap_with_the_ears():
+    torch.manual_seed(0)
+    attention = randomise(BinauralCrossAttention(8, symmetric=True, lag_bias=3))
+    bias = attention.bias_of_lags()
+    assert bias.shape == (4, 7)
+    torch.testing.assert_close(bias, bias.flip(-1))
+    left, right = torch.randn(2, 1, 8, 3, 9)
+    of_left, of_right = attention.weights(left, right)
+    swapped_right, swapped_left = attention.weights(right, left)
+    torch.testing.assert_close(swapped_left.transpose(-1, -2), of_left)
+    torch.testing.assert_close(swapped_right.transpose(-1, -2), of_right)
 
 
 def test_odd_channels_are_refused():
+    with pytest.raises(ValueError, match=r"even channels, got \[6, 3\] and 8"):
+        MirrorConv2d([6, 3], 8)
     with pytest.raises(ValueError, match="base_channels of a symmetric network must be even, got 7"):
         BinauralAttentionDepthNet(7, symmetric=True)

@@ -43,7 +43,7 @@ def test_pictures_of_the_chosen_recordings_and_level(rooms, save_network, output
     assert not torch.equal(heard.matching.left_reads, drawn[1][1].matching.left_reads)
 
 
-@pytest.mark.parametrize("options", [{}, {"lag_bias": None, "max_lag": 3}])
+@pytest.mark.parametrize("options", [{}, {"lag_bias": None, "max_lag": 3}, {"symmetric": True}])
 def test_the_attention_is_drawn(rooms, save_network, output, options, capsys):
     visualize(save_network("b", binaural(**options)), rooms, output)
     assert sorted(path.name for path in output.iterdir()) == ["attention-0-level-2.png", "predictions.png"]

@@ -91,6 +91,10 @@ def test_channels_that_the_norms_do_not_divide_are_refused():
     x = make_map(2, 5, 4, 4, dtype=torch.float32)
     with pytest.raises(ValueError, match="weight must be .* C = 5, got 3"):
         batch_norm_relu(x, *(torch.ones(3) for _ in range(4)), training=True)
+    for index, name in enumerate(("bias", "running_mean", "running_var"), 1):
+        sizes = [5 if i == index else 1 for i in range(4)]
+        with pytest.raises(ValueError, match=rf"{name} must have weight's shape \[1\], got \[5\]"):
+            batch_norm_relu(x, *(torch.ones(size) for size in sizes), training=True)
 
 
 def test_batch_norm_relu_takes_a_slice_of_the_channels_as_gradient():

@@ -39,7 +39,7 @@ def sample():
 
 def test_a_network_that_tells_left_from_right_mirrors(sample):
     measured = measure(Hearing(), [sample], PROTOCOL, CPU, controls=True)
-    mirrored, original, difference = measured.mirroring.T
+    mirrored, original, difference, _ = measured.mirroring.T
     np.testing.assert_allclose(mirrored, 1, atol=1e-6)
     np.testing.assert_allclose(difference, 1, atol=1e-6)
     assert (original < 0.9).all()
@@ -48,11 +48,33 @@ def test_a_network_that_tells_left_from_right_mirrors(sample):
 
 
 def test_a_network_that_does_not_listen_does_not_mirror(sample):
-    mirrored, original, difference = measure(Deaf(), [sample], PROTOCOL, CPU, controls=True).mirroring.T
+    mirrored, original, difference, _ = measure(Deaf(), [sample], PROTOCOL, CPU, controls=True).mirroring.T
     np.testing.assert_allclose(original, 1)
     np.testing.assert_allclose(mirrored, -1)
     np.testing.assert_allclose(difference, -1)
-    assert len(MIRRORING) == 3
+    assert len(MIRRORING) == 4
+
+
+def test_left_and_right_are_compared_with_the_truth_where_both_were_measured(sample):
+    """A prediction that is right has 1, its mirror image -1, whatever stands where one half has no truth."""
+    ears, depth = sample
+    truth = depth.clone()
+    truth[:, :, :4, :3] = 0
+    truth[:, :, 5, 12] = torch.nan
+
+    class Sees(nn.Module):
+        def __init__(self, seen):
+            super().__init__()
+            self.seen = seen.clone()
+            self.seen[:, :, :4, :3] = 9  # without truth, here and in the mirror
+            self.seen[:, :, :4, 13:] = 1
+
+        def forward(self, x):
+            return self.seen
+
+    for seen, expected in ((depth, 1), (depth.flip(-1), -1)):
+        measured = measure(Sees(seen), [(ears, truth)], PROTOCOL, CPU, controls=True)
+        np.testing.assert_allclose(measured.mirroring[:, MIRRORING.index("left_right_truth")], expected)
 
 
 def test_muted_is_silence_in_the_ear_that_is_named(sample):

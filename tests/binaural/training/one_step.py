@@ -46,9 +46,10 @@ def make_trainer(processes, *arguments, samples=None, compiled=False, synchronis
     return Trainer(options, network, loss, samples or Samples(), run, processes, torch.float32, compiled)
 
 
-def step(processes, model, **how):
-    """Gradients, running statistics and losses of the first batch."""
-    trainer = make_trainer(processes, "--model", model, **how)
+def step(processes, name):
+    """Gradients, running statistics and losses of the first batch, of one of `KINDS`."""
+    arguments, how = KINDS[name]
+    trainer = make_trainer(processes, *arguments, **how)
     inner = trainer.forward.module if processes.count > 1 else trainer.forward
     assert isinstance(inner, torch._dynamo.OptimizedModule) == how.get("compiled", False)
     trainer.network.train()
@@ -62,16 +63,17 @@ def step(processes, model, **how):
 # What is stepped, by its name. What is compiled has batch norms of each process's own, and so has the eager
 # one that it is compared with.
 KINDS = {
-    "binaural": {"model": "binaural"},
-    "base_residual": {"model": "base_residual"},
-    "eager": {"model": "binaural", "synchronised": False},
-    "compiled": {"model": "binaural", "synchronised": False, "compiled": True},
+    "binaural": ([], {}),
+    "own weights": (["--no-symmetric"], {}),
+    "base_residual": (["--model", "base_residual"], {}),
+    "eager": ([], {"synchronised": False}),
+    "compiled": ([], {"synchronised": False, "compiled": True}),
 }
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with Processes(torch.device("cpu")) as processes:
-        results = {name: step(processes, **KINDS[name]) for name in sys.argv[2:]}
+        results = {name: step(processes, name) for name in sys.argv[2:]}
         if processes.main:
             torch.save(results, sys.argv[1])
         processes.wait()

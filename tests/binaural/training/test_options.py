@@ -71,6 +71,26 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
     assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
 
 
+def test_runs_from_before_symmetric_networks_go_on_without(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--experiment_name", "run"]))
+    assert saved["symmetric"]
+    (run / "config.json").write_text(json.dumps({k: v for k, v in saved.items() if k != "symmetric"}))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    assert not parse_options(where).symmetric
+    with pytest.raises(SystemExit):
+        parse_options([*where, "--symmetric"])
+    assert "started with symmetric = False" in capsys.readouterr().err
+
+
+def test_symmetric_networks_have_even_channels(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--base_channels", "7"])
+    assert "must be even, got 7; --no-symmetric" in capsys.readouterr().err
+    assert parse_options(["--base_channels", "7", "--no-symmetric"]).base_channels == 7
+
+
 def test_resume_from_a_damaged_config(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{")

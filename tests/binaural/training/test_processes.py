@@ -13,7 +13,7 @@ from binaural.training.batches import EpochBatches
 from binaural.training.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[3]
-MODELS = ["binaural", "base_residual"]
+SYNCHRONISED = ["binaural", "own weights", "base_residual"]
 CPU = torch.device("cpu")
 
 
@@ -41,10 +41,10 @@ def assert_alike(found, expected):
 @pytest.mark.slow
 def test_gradients_of_two_processes_are_those_of_one(tmp_path):
     """With batch norm over both, and masks of very different size in their shares."""
-    found = steps_of_two(tmp_path / "two.pt", *MODELS)
-    for model in MODELS:
+    found = steps_of_two(tmp_path / "two.pt", *SYNCHRONISED)
+    for name in SYNCHRONISED:
         with Processes(CPU) as alone:
-            assert_alike(found[model], step(alone, model))
+            assert_alike(found[name], step(alone, name))
 
 
 @pytest.mark.slow

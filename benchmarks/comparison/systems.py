@@ -48,6 +48,7 @@ SYSTEMS: dict[str, System] = {
     "unet_pix2pix": System(("--model", "unet_pix2pix", "--base_channels", str(PIX2PIX_CHANNELS))),
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
+    "binaural, no attention": System((*_BINAURAL, "--attention_levels")),
     "binaural, lean ears": System(_LEAN),
     "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),
     "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),

@@ -257,9 +257,9 @@ def main() -> None:
     if options.compile:
         fast_path += ", compiled"
     sections = [
-        f"A training step: forward, loss, backward, AdamW. Ours is the symmetric network that train.py makes; "
-        f"the naive one has weights for each ear. The fast path is {fast_path}; as usually written, and naive, "
-        "is float32, eager, in the default layout. Medians with the 20th and 80th percentile; "
+        "A training step: forward, loss, backward, AdamW. Ours is the symmetric network that train.py makes, "
+        f"the naive one has weights for each ear. The fast path is {fast_path}; as usually written, and "
+        "naive, is float32, eager, in the default layout. Medians with the 20th and 80th percentile; "
         "ratios are of steps of the same round. GFLOP are those of torch.utils.flop_counter and, for fused "
         "attention, of the kernels' own formula. Peak memory includes weights and optimiser. All run in one "
         "process, which keeps the memory that it frees."

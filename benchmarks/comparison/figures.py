@@ -69,31 +69,16 @@ def _means(names: Iterable[str], values: np.ndarray) -> dict[str, float | None]:
     return {name: float(x) if math.isfinite(x) else None for name, x in zip(names, means, strict=True)}
 
 
-def validations(run: Run) -> list[tuple[float, int, float]]:
-    """(seconds of work until then, step, RMSE in metres) of each validation, by the run's log.
-
-    The seconds are those of training, as the samples per second of each logging interval tell, and of
-    validating, between the time stamps of a validation and the last interval before it. Pauses between
-    stopping a run and resuming it do not count.
-    """
-    found: list[tuple[float, int, float]] = []
-    seconds, step, last = 0.0, 0, 0.0
-    for line in (run.folder / "log.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if record["kind"] == "train":
-            samples = (record["step"] - step) * run.options.batch_size * run.options.accumulate
-            seconds += samples / record["samples_per_second"]
-            step, last = record["step"], record["time"]
-        elif record["kind"] == "validation":
-            seconds += max(0.0, record["time"] - last)
-            last = record["time"]
-            found.append((seconds, record["step"], record["rmse"]))
-    return found
+def validations(run: Run) -> list[tuple[int, float]]:
+    """(step, RMSE in metres) of each validation, by the run's log."""
+    lines = (run.folder / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(record["step"], record["rmse"]) for record in records if record["kind"] == "validation"]
 
 
-def until(found: list[tuple[float, int, float]], rmse: float) -> tuple[float, int] | None:
-    """Seconds and steps until the first validation with at most that RMSE; None if there is none."""
-    return next(((seconds, step) for seconds, step, value in found if value <= rmse), None)
+def until(found: list[tuple[int, float]], rmse: float) -> int | None:
+    """Steps until the first validation with at most that RMSE; None if there is none."""
+    return next((step for step, value in found if value <= rmse), None)
 
 
 def parameters(run: Run) -> int:

@@ -68,9 +68,9 @@ CONTROLS = (
     "right."
 )
 TIME_TO_QUALITY = (
-    "Until the validation RMSE that `unet` ends with is first reached by the same seed, against the time "
-    "that `unet` itself takes to reach it: by the clock (training and validating), in steps, and in steps "
-    "times the measured time of a step. Median over the seeds; in brackets how many of them reached it."
+    "Until the validation RMSE that `unet` ends with is first reached by the same seed, against what `unet` "
+    "itself takes to reach it: in steps, and in time, which is steps times the measured time of a step. "
+    "Median over the seeds; in brackets how many of them reached it."
 )
 
 
@@ -116,10 +116,10 @@ def time_table(results: Results) -> str:
         if SYSTEMS[name].shuffled or result["sees"]:
             continue
         ratios = result["time_to_quality"]
-        columns = [_median(ratios[key]) for key in ("clock", "steps", "computed")]
-        reached = sum(ratio is not None for ratio in ratios["clock"])
-        rows.append([f"`{name}`", *columns, f"({reached} of {len(ratios['clock'])})"])
-    return table(["", "by the clock", "steps", "steps, timed", "reached"], rows)
+        columns = [_median(ratios[key]) for key in ("steps", "time")]
+        reached = sum(ratio is not None for ratio in ratios["steps"])
+        rows.append([f"`{name}`", *columns, f"({reached} of {len(ratios['steps'])})"])
+    return table(["", "steps", "time", "reached"], rows)
 
 
 def _median(ratios: Sequence[float | None]) -> str:

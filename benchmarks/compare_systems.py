@@ -132,7 +132,7 @@ def figures(runs: list[Run]) -> dict[str, Any]:
     """By name, lists with a figure per seed."""
     print(f"measuring {runs[0].name}", flush=True)
     measured = [measure_run(run) for run in runs]
-    lists = {key: [figure[key] for figure in measured] for key in measured[0] if key != "weights"}
+    lists = {key: [figure[key] for figure in measured] for key in measured[0] if key != "digest"}
     undefined = [key for key, values in lists.items() if None in values]
     lists |= {key: [] for key in undefined}
     return {**lists, "parameters": parameters(runs[0]), "sees": "swapped" not in measured[0]}

@@ -97,10 +97,7 @@ class BinauralCrossAttention(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
-        # The gain of the reading ear goes into the other's values: small weights change in place of maps.
-        gain_left, gain_right = self.gains
-        q_left, v_left, *k_left = self._project(left, self.norm_left, self.project_left, gain_right)
-        q_right, v_right, *k_right = self._project(right, self.norm_right, self.project_right, gain_left)
+        (q_left, v_left, *k_left), (q_right, v_right, *k_right) = self._project_ears(left, right)
         o_left, o_right = cross_attention(
             q_left,
             q_right,
@@ -140,9 +137,7 @@ class BinauralCrossAttention(nn.Module):
         """
         if self.scope != "time":
             raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
-        gain_left, gain_right = self.gains
-        q_left, _, *k_left = self._project(left, self.norm_left, self.project_left, gain_right)
-        q_right, _, *k_right = self._project(right, self.norm_right, self.project_right, gain_left)
+        (q_left, _, *k_left), (q_right, _, *k_right) = self._project_ears(left, right)
         rows, time = q_left.shape[:2]
         # Whoever reads the identity reads the weights themselves.
         identity = torch.eye(time, device=left.device, dtype=q_left.dtype)[:, None]
@@ -158,6 +153,14 @@ class BinauralCrossAttention(nn.Module):
             backend="reference",
         )
         return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)
+
+    def _project_ears(self, left: Tensor, right: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        # The gain of the reading ear goes into the other's values: small weights change in place of maps.
+        gain_left, gain_right = self.gains
+        return (
+            self._project(left, self.norm_left, self.project_left, gain_right),
+            self._project(right, self.norm_right, self.project_right, gain_left),
+        )
 
     def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear, gain: Tensor) -> list[Tensor]:
         """[B, C, H, W] → queries, values · gain (and keys), [R, time, heads, channels] views of one map."""

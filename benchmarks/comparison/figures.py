@@ -12,7 +12,7 @@ import torch
 from benchmarks.comparison.runs import Run
 from benchmarks.measure import Spread, interleave
 from binaural.checkpoint import load_checkpoint
-from binaural.evaluation.per_image import MIRRORING, measure
+from binaural.evaluation.per_image import CONTROLS, MIRRORING, measure
 from binaural.evaluation.protocol import EvaluationSet, Protocol
 from binaural.features import CAMERA, channel_names
 from binaural.files import write_json
@@ -20,6 +20,7 @@ from binaural.metrics import METRICS
 from binaural.pretrained import WEIGHTS
 from binaural.training.batches import evaluation_loader
 from binaural.training.optimisation import choose_device, make_optimizer
+from binaural.training.run_folder import RunFolder
 from binaural.training.systems import make_loss, make_network
 
 _FILE = "comparison.json"
@@ -31,11 +32,13 @@ def measure_run(run: Run) -> dict[str, Any]:
     The seven metrics; and unless it sees, "left_muted", "right_muted" and "swapped" (against the mirrored
     truth), RMSE each, and the correlations of `MIRRORING`.
     """
-    weights = hashlib.sha256((run.folder / "best" / WEIGHTS).read_bytes()).hexdigest()
+    # Of the weights, and of what is measured of them.
+    names = repr((METRICS, CONTROLS, MIRRORING)).encode()
+    digest = hashlib.sha256((run.folder / "best" / WEIGHTS).read_bytes() + names).hexdigest()
     kept = run.folder / _FILE
     if kept.is_file():
         figures = json.loads(kept.read_text())
-        if figures["weights"] == weights and (set(MIRRORING) <= figures.keys() or "swapped" not in figures):
+        if figures.get("digest") == digest:
             return figures
     options = run.options
     device = choose_device(options.device)
@@ -54,7 +57,7 @@ def measure_run(run: Run) -> dict[str, Any]:
     features = checkpoint.input.features
     measured = measure(checkpoint.network, batches, protocol, device, features=features, controls=hears)
     counted = measured.counted
-    figures = {"weights": weights, **_means(METRICS, measured.metrics[counted])}
+    figures = {"digest": digest, **_means(METRICS, measured.metrics[counted])}
     for name, values in measured.controls.items():
         figures[name] = _means(METRICS, values[counted])["rmse"]
     if hears:
@@ -71,8 +74,7 @@ def _means(names: Iterable[str], values: np.ndarray) -> dict[str, float | None]:
 
 def validations(run: Run) -> list[tuple[int, float]]:
     """(step, RMSE in metres) of each validation, by the run's log."""
-    lines = (run.folder / "log.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = RunFolder(run.folder, writes=False).read_log()
     return [(record["step"], record["rmse"]) for record in records if record["kind"] == "validation"]
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from binaural.evaluation.measuring import predict
 from binaural.evaluation.protocol import Protocol
 from binaural.features import CAMERA, MAGNITUDE, mute, swap_ears
+from binaural.losses import valid_pixels
 from binaural.metrics import depth_metrics
 
 Floats = NDArray[np.float64]
@@ -127,7 +128,7 @@ def _count(depth: Tensor, threshold: float) -> Tensor:
 def _mirroring(prediction: Tensor, swapped: Tensor, depth: Tensor) -> Tensor:
     """[B, 4] in the order of `MIRRORING`, of depth [B, 1, H, W]: predicted, from swapped ears, and true."""
     mirrored = prediction.flip(-1)
-    valid = torch.isfinite(depth) & (depth > 0)
+    valid = valid_pixels(depth)
     both = valid & valid.flip(-1)
     pairs = (
         (swapped, mirrored),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch import Tensor
 
 from kernels import extension
 
@@ -79,17 +80,17 @@ def requested_backend() -> str | None:
 def choose(
     operation: str,
     backend: str | None,
-    device: torch.device,
-    why_not_covered: Mapping[str, Callable[[], str | None]],
+    tensor: Tensor,
+    why_not_covered: Mapping[str, Callable[[Tensor], str | None]],
 ) -> str:
     """The backend that runs this call.
 
     Args:
         operation: one of `OPERATIONS`.
         backend: the one asked for, or None: the innermost `use_backend`, else the best that covers the call.
-        device: where the tensors are.
+        tensor: the first of the call, on the device of all.
         why_not_covered: for each backend but the reference, a function that says in one line why it does
-            not cover the call at hand (a shape, a dtype), or None where it does.
+            not cover a call with that tensor (its shape, its dtype), or None where it does.
 
     Raises:
         ValueError: the backend asked for is unknown, not available here, or does not cover the call.
@@ -98,12 +99,12 @@ def choose(
         backend = requested_backend()
     if backend is not None:
         _check_name(backend)
-        reason = _why_not(operation, backend, device, why_not_covered)
+        reason = _why_not(operation, backend, tensor, why_not_covered)
         if reason is not None:
             raise ValueError(f"backend {backend!r} cannot run {operation} here: {reason}")
         return backend
-    for candidate in _PREFERENCE.get(device.type, ("reference",)):
-        if _why_not(operation, candidate, device, why_not_covered) is None:
+    for candidate in _PREFERENCE.get(tensor.device.type, ("reference",)):
+        if _why_not(operation, candidate, tensor, why_not_covered) is None:
             return candidate
     raise AssertionError("the reference covers everything")
 
@@ -111,8 +112,8 @@ def choose(
 def _why_not(
     operation: str,
     backend: str,
-    device: torch.device,
-    why_not_covered: Mapping[str, Callable[[], str | None]],
+    tensor: Tensor,
+    why_not_covered: Mapping[str, Callable[[Tensor], str | None]],
 ) -> str | None:
     if backend == "reference":
         return None
@@ -121,13 +122,13 @@ def _why_not(
         return reason
     # Triton's interpreter takes tensors of the CPU; without it, only the GPU's.
     on_cpu = backend == "cpp" or (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1")
-    if on_cpu and device.type != "cpu":
-        return f"it runs on CPU tensors, and these are on {device}"
-    if not on_cpu and device.type != "cuda":
-        return f"it runs on CUDA tensors, and these are on {device}"
+    if on_cpu and not tensor.is_cpu:
+        return f"it runs on CPU tensors, and these are on {tensor.device}"
+    if not on_cpu and not tensor.is_cuda:
+        return f"it runs on CUDA tensors, and these are on {tensor.device}"
     if backend not in why_not_covered:
         return "it has no kernel for it"
-    return why_not_covered[backend]()
+    return why_not_covered[backend](tensor)
 
 
 def _check_name(backend: str) -> None:

@@ -1,6 +1,5 @@
 """The public function, its autograd and its dispatch to the backends."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -86,8 +85,7 @@ def cross_attention(
         max_lag = None
     if lag_bias is not None:
         lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
-    why_not_covered = {name: partial(why, q_left) for name, why in _WHY_NOT_COVERED.items()}
-    name = choose("cross_attention", backend, q_left.device, why_not_covered)
+    name = choose("cross_attention", backend, q_left, _WHY_NOT_COVERED)
     # Nothing to match: the kernels need not know empty problems.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(

@@ -1,6 +1,5 @@
 """The public functions, their autograd and their dispatch to the backends."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -105,8 +104,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _loss(pred: Tensor, target: Tensor, weights: Tensor, backend: str | None) -> tuple[Tensor, Tensor]:
-    why_not_covered = {name: partial(why, pred) for name, why in _WHY_NOT_COVERED.items()}
-    name = choose("edge_aware_loss", backend, pred.device, why_not_covered)
+    name = choose("edge_aware_loss", backend, pred, _WHY_NOT_COVERED)
     # Nothing to sum: the kernels need not know empty images.
     if name == "reference" or pred.numel() == 0:
         return reference(pred, target, weights)

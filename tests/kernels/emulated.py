@@ -54,12 +54,12 @@ class Emulation:
         def why_not_on_cpu(
             operation: str,
             backend: str,
-            device: torch.device,
-            why_not_covered: Mapping[str, Callable[[], str | None]],
+            tensor: Tensor,
+            why_not_covered: Mapping[str, Callable[[Tensor], str | None]],
         ) -> str | None:
             if (operation, backend) == (self._operation, "cuda"):
-                return why_not_covered["cuda"]() if device.type == "cpu" else "the emulation runs on the CPU"
-            return why_not(operation, backend, device, why_not_covered)
+                return why_not_covered["cuda"](tensor) if tensor.is_cpu else "the emulation runs on the CPU"
+            return why_not(operation, backend, tensor, why_not_covered)
 
         with (
             patch.dict(self._operator._FORWARD, cuda=self._forward),

@@ -16,6 +16,7 @@ from binaural.training.optimisation import make_optimizer
 from kernels import use_backend
 
 LEAN = 0.63
+SWEEP_LEVELS = (3,)
 OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
     "ours",
     "ours, lean ears",
@@ -74,13 +75,18 @@ def naive(**arguments: Any) -> System:
     )
 
 
+def ours(**arguments: Any) -> System:
+    """The network that `train.py` makes."""
+    return System(
+        lambda base: BinauralAttentionDepthNet(base, symmetric=True, sweep_levels=SWEEP_LEVELS, **arguments),
+        fast=True,
+        loss=BinauralAttentionLoss,
+    )
+
+
 SYSTEMS = {
-    OURS: System(lambda base: BinauralAttentionDepthNet(base, symmetric=True), True, BinauralAttentionLoss),
-    OURS_LEAN: System(
-        lambda base: BinauralAttentionDepthNet(base, ear_width=LEAN, symmetric=True),
-        True,
-        BinauralAttentionLoss,
-    ),
+    OURS: ours(),
+    OURS_LEAN: ours(ear_width=LEAN),
     FAST_UNET: System(UNet, True, BinauralAttentionLoss),
     USUAL_UNET: System(UNet, False, MaskedL1),
     NAIVE_PLANE: naive(scope="plane"),

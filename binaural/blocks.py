@@ -189,6 +189,12 @@ def check_sizes(base_channels: int, max_depth: float) -> None:
         raise ValueError(f"max_depth must be positive, in metres, got {max_depth}")
 
 
+def check_levels(name: str, levels: Sequence[int]) -> None:
+    """Raise ValueError, naming the argument, unless all are different levels of the encoder."""
+    if len(set(levels)) != len(levels) or not all(1 <= level <= LEVELS for level in levels):
+        raise ValueError(f"{name} must be different levels from 1 to {LEVELS}, got {tuple(levels)}")
+
+
 def check_input(x: Tensor, features: Sequence[str], smallest: int = 2 ** (LEVELS - 1)) -> None:
     """Raise ValueError unless `x` is [B, C of the features, H, W], H and W at least `smallest`."""
     channels = channel_names(features)

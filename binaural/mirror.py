@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
+from binaural.range_sweep import RangeSweep, band_channels
 
 
 class MirrorConv2d(nn.Module):
@@ -58,8 +59,8 @@ class MirrorDoubleConv(DoubleConv):
         self[3] = MirrorConv2d([mid_channels], out_channels)
 
 
-class MirrorFusion(Fusion):
-    """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror.
+class BothOrders(Fusion):
+    """`Fusion` of left and right, and of right and left: the two halves of the channels that come out.
 
     Args:
         ear_channels: channels of either ear's map.
@@ -72,8 +73,37 @@ class MirrorFusion(Fusion):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         own, other = self.conv.weight.split(left.shape[1], dim=1)
         fused = F.conv2d(left, torch.cat([own, other])).add_(F.conv2d(right, torch.cat([other, own])))
-        seen, mirrored = norm_relu(self.norm, fused)[0].chunk(2, dim=1)
+        return norm_relu(self.norm, fused)[0]
+
+
+class MirrorFusion(BothOrders):
+    """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror."""
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        seen, mirrored = super().forward(left, right).chunk(2, dim=1)
         return torch.cat([seen, mirrored.flip(-1)], dim=1)
+
+
+class MirrorRangeSweep(RangeSweep):
+    """`RangeSweep` of both ears to a map with two halves, from pictures that swapped ears mirror.
+
+    Args:
+        level: 1 (finest) to 5.
+        ear_channels: channels of either ear's map.
+        out_channels: channels that come out.
+    """
+
+    def __init__(self, level: int, ear_channels: int, out_channels: int) -> None:
+        squeeze = BothOrders(ear_channels, 2 * band_channels(level))
+        super().__init__(level, squeeze, out_channels // 2)
+
+    def pictures(self, bands: Tensor) -> Tensor:
+        seen, swapped = super().pictures(torch.cat(bands.chunk(2, dim=1))).chunk(2)
+        return seen + swapped.flip(-1)
+
+    def read(self, pictures: Tensor) -> Tensor:
+        # Mirrored back, what one sees in the mirror is the same.
+        return super().read(pictures).repeat(1, 2, 1, 1)
 
 
 class MirrorHead(nn.Conv2d):

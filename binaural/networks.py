@@ -10,12 +10,21 @@ from torch import Tensor, nn
 from binaural.adaptive_bins import AdaptiveBinsNet
 from binaural.attention import BinauralCrossAttention, Scope, Similarity
 from binaural.base_residual import BaseResidualNet
-from binaural.blocks import LEVELS, DepthDecoder, Encoder, Fusion, check_input, check_sizes, level_channels
+from binaural.blocks import (
+    DepthDecoder,
+    Encoder,
+    Fusion,
+    check_input,
+    check_levels,
+    check_sizes,
+    level_channels,
+)
 from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
 from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
-from binaural.mirror import MirrorDepthDecoder, MirrorFusion
+from binaural.mirror import MirrorDepthDecoder, MirrorFusion, MirrorRangeSweep
 from binaural.pix2pix import UNetPix2Pix
 from binaural.pretrained import Pretrained, read_config
+from binaural.range_sweep import RangeSweep, RangeSweeps, band_channels
 from binaural.sharing import share
 
 Matching = Literal["attention", "group_correlation", "concatenation"]
@@ -55,12 +64,13 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             construction (`binaural.mirror`). As costly, with half the parameters; what is learned on one side
             holds on the other. Off, each ear has weights of its own, for ears, or a loudspeaker between them,
             that are no mirror images.
+        sweep_levels: levels whose matched maps are also swept over range (`binaural.range_sweep`).
         backend: of `kernels.cross_attention`.
 
     Raises:
-        ValueError: an attention level outside 1 to 5, sizes that are not positive, unknown features or
-            matching, a cost volume with scope "plane", odd base_channels of a symmetric network, or what
-            `BinauralCrossAttention` refuses.
+        ValueError: an attention level or a sweep level outside 1 to 5, sizes that are not positive, unknown
+            features or matching, a cost volume with scope "plane", odd base_channels of a symmetric network,
+            or what `BinauralCrossAttention` refuses.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         matching: Matching = "attention",
         features: Sequence[str] = MAGNITUDE,
         symmetric: bool = False,
+        sweep_levels: Sequence[int] = (),
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -90,11 +101,8 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             raise ValueError(f"matching must be one of {get_args(Matching)}, got {matching!r}")
         if matching != "attention" and scope != "time":
             raise ValueError(f"{matching} needs scope 'time': its lags have no meaning on a plane")
-        wrong = [level for level in attention_levels if not 1 <= level <= LEVELS]
-        if wrong or len(set(attention_levels)) != len(attention_levels):
-            raise ValueError(
-                f"attention_levels must be different levels from 1 to {LEVELS}, got {tuple(attention_levels)}"
-            )
+        check_levels("attention_levels", attention_levels)
+        check_levels("sweep_levels", sweep_levels)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "attention_levels": tuple(attention_levels),
@@ -108,6 +116,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "matching": matching,
             "features": self.features,
             "symmetric": symmetric,
+            "sweep_levels": tuple(sweep_levels),
         }
         channels = level_channels(base_channels)
         ear_widths = [_scale_channels(c, ear_width) for c in channels]
@@ -141,17 +150,28 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         self.fusion = nn.ModuleList(fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
         self.decoder = decoder(channels, max_depth)
 
+        def sweep_range(level: int) -> RangeSweep:
+            ear = ear_widths[level - 1]
+            if symmetric:
+                return MirrorRangeSweep(level, ear, channels[2])
+            return RangeSweep(level, Fusion(ear, band_channels(level)), channels[2])
+
+        # Made last: with and without it, the rest begins with the same random numbers.
+        self.sweeps = RangeSweeps({level: sweep_range(level) for level in sweep_levels})
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
 
         With other features than the magnitude the input has their channels.
         """
         check_input(x, self.features)
-        features = []
+        features, matched = [], []
         for index, (left, right) in enumerate(self._encode(*ears(x, self.features))):
             if str(index + 1) in self.attention:
                 left, right = self.attention[str(index + 1)](left, right)
+            matched.append((left, right))
             features.append(self.fusion[index](left, right))
+        self.sweeps.add_to(features, matched)
         return self.decoder(features)
 
     def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
@@ -170,25 +190,41 @@ class UNet(Pretrained, nn.Module):
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the largest depth that can be predicted, metres.
         features: what the network is fed with, names in `binaural.features.FEATURES`.
+        sweep_levels: levels whose maps are also swept over range, as in `BinauralAttentionDepthNet`.
 
     Raises:
-        ValueError: sizes that are not positive, unknown features.
+        ValueError: sizes that are not positive, unknown features, a sweep level outside 1 to 5.
     """
 
     def __init__(
-        self, base_channels: int = 64, max_depth: float = 30.0, features: Sequence[str] = MAGNITUDE
+        self,
+        base_channels: int = 64,
+        max_depth: float = 30.0,
+        features: Sequence[str] = MAGNITUDE,
+        sweep_levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_sizes(base_channels, max_depth)
+        check_levels("sweep_levels", sweep_levels)
         self.features = check_features(features)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "max_depth": max_depth,
             "features": self.features,
+            "sweep_levels": tuple(sweep_levels),
         }
         channels = level_channels(base_channels)
         self.encoder = Encoder(len(channel_names(self.features)), channels)
         self.decoder = DepthDecoder(channels, max_depth)
+
+        def sweep_range(level: int) -> RangeSweep:
+            width = band_channels(level)
+            squeeze = nn.Sequential(
+                nn.Conv2d(channels[level - 1], width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            )
+            return RangeSweep(level, squeeze, channels[2])
+
+        self.sweeps = RangeSweeps({level: sweep_range(level) for level in sweep_levels})
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
@@ -196,7 +232,9 @@ class UNet(Pretrained, nn.Module):
         With other features than the magnitude the input has their channels.
         """
         check_input(x, self.features)
-        return self.decoder(self.encoder(x))
+        features = self.encoder(x)
+        self.sweeps.add_to(features, [(map,) for map in features])
+        return self.decoder(features)
 
 
 NETWORKS: tuple[type[Pretrained], ...] = (

@@ -49,6 +49,8 @@ SYSTEMS: dict[str, System] = {
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
     "binaural, no attention": System((*_BINAURAL, "--attention_levels")),
+    "binaural, no range sweep": System((*_BINAURAL, "--sweep_levels")),
+    "unet, range sweep": System((*_UNET, "--sweep_levels", "3")),
     "binaural, lean ears": System(_LEAN),
     "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),
     "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),

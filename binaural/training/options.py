@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from binaural.blocks import check_levels
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.data import BatVisionV2
 from binaural.features import CAMERA, MAGNITUDE, SOUND
@@ -54,12 +55,13 @@ DEFAULTS: dict[str, Any] = {
     "max_lag": None,
     "ear_width": 1.0,
     "symmetric": True,
+    "sweep_levels": None,
     "use_adaptive_loss": False,
     "lambda_recon": 1.0,
     "lambda_edge": 0.2,
     "lambda_smooth": 0.1,
     "optimizer": "adamw",
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "weight_decay": 1e-4,
     "scheduler": "cosine",
     "clip_gradient": 1.0,
@@ -85,11 +87,12 @@ CHANGEABLE = {
     "checkpoint_activations", "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
-BEFORE_IT_WAS_AN_OPTION = {"symmetric": False}
+BEFORE_IT_WAS_AN_OPTION: dict[str, Any] = {"symmetric": False, "sweep_levels": []}
 """What runs did whose config.json does not name these options, where that is not today's default."""
 
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
 _EDGE_AWARE = ("binaural", "unet")  # trained by the edge-aware loss; the others have losses of their own
+_SWEEPS = ("binaural", "unet")
 _EDGE_AWARE_OPTIONS = ("use_adaptive_loss", "lambda_recon", "lambda_edge", "lambda_smooth")
 
 Options = argparse.Namespace
@@ -170,6 +173,8 @@ def make_parser() -> argparse.ArgumentParser:
         "that are no mirror images of each other",
         action=argparse.BooleanOptionalAction,
     )
+    add(model, "--sweep_levels", "levels that are swept over range (default 3 for binaural, none for unet)",
+        nargs="*", type=int)  # fmt: skip
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
@@ -235,6 +240,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         saved = _saved_options(parser, given)
     dataset = given.get("dataset", saved.get("dataset", DEFAULTS["dataset"]))
     options = Options(**{**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given})
+    if options.sweep_levels is None:
+        options.sweep_levels = [3] if options.model == "binaural" else []
     if options.model == "adabins_teacher" and "features" not in given:
         options.features = list(CAMERA)
     _check_together(parser, options)
@@ -294,9 +301,13 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--seed must be below 2^63, got {options.seed}")
     if options.use_wandb and importlib.util.find_spec("wandb") is None:
         parser.error("--use_wandb needs the package wandb: pip install wandb")
-    levels = options.attention_levels
-    if len(set(levels)) != len(levels) or not set(levels) <= {1, 2, 3, 4, 5}:
-        parser.error(f"--attention_levels must be different levels from 1 to 5, got {levels}")
+    for name in ("attention_levels", "sweep_levels"):
+        try:
+            check_levels(name, getattr(options, name))
+        except ValueError as error:
+            parser.error(f"--{error}")
+    if options.sweep_levels and options.model not in _SWEEPS:
+        parser.error(f"--sweep_levels: {options.model} has no sweep over range, {' and '.join(_SWEEPS)} do")
     if options.scope == "plane" and options.matching != "attention":
         parser.error(f"--matching {options.matching} needs --scope time: on a plane a lag has no meaning")
     if options.scope == "plane" and options.max_lag is not None:

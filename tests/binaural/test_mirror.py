@@ -40,6 +40,7 @@ def randomise(module):
         {"matching": "concatenation"},
         {"features": FEATURES, "ear_width": 0.63},
         {"attention_levels": ()},
+        {"sweep_levels": (1, 2, 3, 4, 5)},
     ],
 )
 def test_swapped_ears_mirror_the_depth(options, shape, training, layout):

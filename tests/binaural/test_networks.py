@@ -39,7 +39,9 @@ def mirror_ears(network: BinauralAttentionDepthNet) -> None:
         BinauralAttentionDepthNet(8, ear_width=0.63, max_lag=4, max_depth=7.0),
         BinauralAttentionDepthNet(8, matching="group_correlation", max_depth=7.0),
         BinauralAttentionDepthNet(8, matching="concatenation", max_lag=2, max_depth=7.0),
+        BinauralAttentionDepthNet(8, sweep_levels=(1, 2, 3, 4, 5), max_depth=7.0),
         UNet(8, max_depth=7.0),
+        UNet(8, sweep_levels=(2, 3), max_depth=7.0),
     ],
 )
 @pytest.mark.parametrize("shape", [(2, 2, 32, 32), (2, 2, 48, 37)])

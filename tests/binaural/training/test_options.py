@@ -71,17 +71,35 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
     assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
 
 
-def test_runs_from_before_symmetric_networks_go_on_without(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "before", "given"),
+    [("symmetric", False, ["--symmetric"]), ("sweep_levels", [], ["--sweep_levels", "3"])],
+)
+def test_runs_from_before_an_option_go_on_without(name, before, given, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
     saved = vars(parse_options(["--experiment_name", "run"]))
-    assert saved["symmetric"]
-    (run / "config.json").write_text(json.dumps({k: v for k, v in saved.items() if k != "symmetric"}))
+    assert saved[name]
+    (run / "config.json").write_text(json.dumps({k: v for k, v in saved.items() if k != name}))
     where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
-    assert not parse_options(where).symmetric
+    assert vars(parse_options(where))[name] == before
     with pytest.raises(SystemExit):
-        parse_options([*where, "--symmetric"])
-    assert "started with symmetric = False" in capsys.readouterr().err
+        parse_options([*where, *given])
+    assert f"started with {name} = {before!r}" in capsys.readouterr().err
+
+
+def test_levels_of_the_sweep_over_range(capsys):
+    assert parse_options([]).sweep_levels == [3]
+    assert parse_options(["--sweep_levels"]).sweep_levels == []
+    assert parse_options(["--model", "unet"]).sweep_levels == []
+    assert parse_options(["--model", "unet", "--sweep_levels", "3"]).sweep_levels == [3]
+    for wrong, message in (
+        (["--sweep_levels", "6"], "--sweep_levels must be different levels from 1 to 5, got (6,)"),
+        (["--sweep_levels", "3", "--model", "base_residual"], "base_residual has no sweep over range"),
+    ):
+        with pytest.raises(SystemExit):
+            parse_options(wrong)
+        assert message in capsys.readouterr().err
 
 
 def test_symmetric_networks_have_even_channels(capsys):

@@ -42,7 +42,7 @@ class RangeSweep(nn.Module):
 
     Args:
         level: 1 (finest) to 5.
-        squeeze: module that takes the level's feature maps to one [B, `band_channels(level)`, H, W].
+        squeeze: module that takes the level's feature maps to one of `band_channels(level)` channels.
         out_channels: channels that come out.
     """
 
@@ -56,12 +56,15 @@ class RangeSweep(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """maps [B, C, H, W] (H frequency, W time) → [B, out_channels, elevation, azimuth]."""
-        return self.read(self.pictures(self.squeeze(*maps)))
+        return self.read(self.pictures(self.squeeze(*map(self.average, maps))))
+
+    def average(self, map: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C, band, range]."""
+        size = (self.steps, self.steps)
+        return map if map.shape[2:] == size else F.adaptive_avg_pool2d(map, size)
 
     def pictures(self, bands: Tensor) -> Tensor:
         """What `squeeze` gave → [B, range, elevation, azimuth]."""
-        if bands.shape[2:] != (self.steps, self.steps):
-            bands = F.adaptive_avg_pool2d(bands, self.steps)
         # A row for each time step: the channels of all its bands.
         seen = self.look(bands.permute(0, 3, 2, 1).flatten(2))
         return seen.unflatten(2, (DIRECTIONS, DIRECTIONS))

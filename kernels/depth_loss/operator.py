@@ -111,7 +111,8 @@ def _loss(pred: Tensor, target: Tensor, weights: Tensor, backend: str | None) ->
     wide = _wide(pred.dtype)
     if target.dtype != pred.dtype:
         target = target.to(wide)
-    weights = weights.to(wide)
+    if weights.dtype != wide:
+        weights = weights.to(wide)
     if torch.is_grad_enabled() and (pred.requires_grad or weights.requires_grad):
         return _EdgeAwareLoss.apply(name, pred, target, weights)
     return _FORWARD[name](pred, target, weights, False)[:2]

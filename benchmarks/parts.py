@@ -12,21 +12,24 @@ import binaural.attention
 from benchmarks.systems import Step
 from binaural.attention import BinauralCrossAttention
 from binaural.blocks import Decoder, Encoder, Fusion
+from binaural.view_transform import ViewTransforms
 
 PARTS = (
     "encoders",
     "attention core",
     "attention projections",
     "fusion",
+    "view transform",
     "decoder",
     "loss",
     "optimiser",
     "other",
 )
-_PART_OF = {
+_PART_OF: dict[type[nn.Module], str] = {
     Encoder: "encoders",
     BinauralCrossAttention: "attention projections",
     Fusion: "fusion",
+    ViewTransforms: "view transform",
     Decoder: "decoder",
 }
 
@@ -74,7 +77,12 @@ def _measure(step: Step) -> dict[str, float]:
         clock.leave()
         _watch(result, inputs[module], _part_of(module), clock)
 
-    modules = [module for module in step.network.modules() if isinstance(module, tuple(_PART_OF))]
+    kinds = tuple(_PART_OF)
+    modules = [
+        module
+        for name, module in step.network.named_modules()
+        if isinstance(module, kinds) and "view_transforms." not in name  # which is one part, fusion and all
+    ]
     hooks = [module.register_forward_pre_hook(enter) for module in modules]
     hooks += [module.register_forward_hook(leave) for module in modules]
     core = _timed(binaural.attention.cross_attention, "attention core", clock)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
 from binaural.losses import BinauralAttentionLoss
 from binaural.training.optimisation import make_optimizer
+from binaural.training.options import VIEW_LEVELS
 from kernels import use_backend
 
 LEAN = 0.63
-SWEEP_LEVELS = (3,)
 OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
     "ours",
     "ours, lean ears",
@@ -66,31 +67,25 @@ class MaskedL1(nn.Module):
         return F.l1_loss(pred[valid], target[valid]), None
 
 
-def naive(**arguments: Any) -> System:
+def make_ours(base: int, **arguments: Any) -> nn.Module:
+    """The network that `train.py` makes, up to some arguments."""
+    as_trained: dict[str, Any] = {"symmetric": True, "view_levels": VIEW_LEVELS["binaural"]}
+    return BinauralAttentionDepthNet(base, **(as_trained | arguments))
+
+
+def naive(scope: str) -> System:
     """Attention as first written: two similarity matrices, materialised; every term of the loss eager."""
-    return System(
-        lambda base: BinauralAttentionDepthNet(base, similarity="separate", backend="reference", **arguments),
-        fast=False,
-        loss=lambda: BinauralAttentionLoss(backend="reference"),
-    )
-
-
-def ours(**arguments: Any) -> System:
-    """The network that `train.py` makes."""
-    return System(
-        lambda base: BinauralAttentionDepthNet(base, symmetric=True, sweep_levels=SWEEP_LEVELS, **arguments),
-        fast=True,
-        loss=BinauralAttentionLoss,
-    )
+    make = partial(make_ours, symmetric=False, similarity="separate", scope=scope, backend="reference")
+    return System(make, fast=False, loss=lambda: BinauralAttentionLoss(backend="reference"))
 
 
 SYSTEMS = {
-    OURS: ours(),
-    OURS_LEAN: ours(ear_width=LEAN),
+    OURS: System(make_ours, True, BinauralAttentionLoss),
+    OURS_LEAN: System(partial(make_ours, ear_width=LEAN), True, BinauralAttentionLoss),
     FAST_UNET: System(UNet, True, BinauralAttentionLoss),
     USUAL_UNET: System(UNet, False, MaskedL1),
-    NAIVE_PLANE: naive(scope="plane"),
-    NAIVE_TIME: naive(scope="time"),
+    NAIVE_PLANE: naive("plane"),
+    NAIVE_TIME: naive("time"),
 }
 
 

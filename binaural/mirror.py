@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
-from binaural.range_sweep import RangeSweep, band_channels
+from binaural.view_transform import ViewTransform, row_channels
 
 
 class MirrorConv2d(nn.Module):
@@ -59,7 +59,7 @@ class MirrorDoubleConv(DoubleConv):
         self[3] = MirrorConv2d([mid_channels], out_channels)
 
 
-class BothOrders(Fusion):
+class TwofoldFusion(Fusion):
     """`Fusion` of left and right, and of right and left: the two halves of the channels that come out.
 
     Args:
@@ -76,7 +76,7 @@ class BothOrders(Fusion):
         return norm_relu(self.norm, fused)[0]
 
 
-class MirrorFusion(BothOrders):
+class MirrorFusion(TwofoldFusion):
     """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror."""
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ class MirrorFusion(BothOrders):
         return torch.cat([seen, mirrored.flip(-1)], dim=1)
 
 
-class MirrorRangeSweep(RangeSweep):
-    """`RangeSweep` of both ears to a map with two halves, from pictures that swapped ears mirror.
+class MirrorViewTransform(ViewTransform):
+    """`ViewTransform` of both ears to a map with two halves, by way of a volume that swapped ears mirror.
 
     Args:
         level: 1 (finest) to 5.
@@ -94,16 +94,16 @@ class MirrorRangeSweep(RangeSweep):
     """
 
     def __init__(self, level: int, ear_channels: int, out_channels: int) -> None:
-        squeeze = BothOrders(ear_channels, 2 * band_channels(level))
-        super().__init__(level, squeeze, out_channels // 2)
+        reduction = TwofoldFusion(ear_channels, 2 * row_channels(level))
+        super().__init__(level, reduction, out_channels // 2)
 
-    def pictures(self, bands: Tensor) -> Tensor:
-        seen, swapped = super().pictures(torch.cat(bands.chunk(2, dim=1))).chunk(2)
+    def volume(self, reduced: Tensor) -> Tensor:
+        seen, swapped = super().volume(torch.cat(reduced.chunk(2, dim=1))).chunk(2)
         return seen + swapped.flip(-1)
 
-    def read(self, pictures: Tensor) -> Tensor:
+    def read(self, volume: Tensor) -> Tensor:
         # Mirrored back, what one sees in the mirror is the same.
-        return super().read(pictures).repeat(1, 2, 1, 1)
+        return super().read(volume).repeat(1, 2, 1, 1)
 
 
 class MirrorHead(nn.Conv2d):

@@ -21,11 +21,17 @@ from binaural.blocks import (
 )
 from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
 from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
-from binaural.mirror import MirrorDepthDecoder, MirrorFusion, MirrorRangeSweep
+from binaural.mirror import MirrorDepthDecoder, MirrorFusion, MirrorViewTransform
 from binaural.pix2pix import UNetPix2Pix
 from binaural.pretrained import Pretrained, read_config
-from binaural.range_sweep import RangeSweep, RangeSweeps, band_channels
 from binaural.sharing import share
+from binaural.view_transform import (
+    TARGET_LEVEL,
+    Reduction,
+    ViewTransform,
+    ViewTransforms,
+    row_channels,
+)
 
 Matching = Literal["attention", "group_correlation", "concatenation"]
 
@@ -61,14 +67,15 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         features: what the network is fed with, names in `binaural.features.SOUND`. Each ear's encoder gets
             what that ear hears, and how the other one differs from it (`binaural.features.ears`).
         symmetric: the ears share their weights, and swapping them mirrors the picture, up to rounding, by
-            construction (`binaural.mirror`). As costly, with half the parameters; what is learned on one side
-            holds on the other. Off, each ear has weights of its own, for ears, or a loudspeaker between them,
-            that are no mirror images.
-        sweep_levels: levels whose matched maps are also swept over range (`binaural.range_sweep`).
+            construction (`binaural.mirror`). As costly, with about half the parameters; what is learned on
+            one side holds on the other. Off, each ear has weights of its own, for ears, or a loudspeaker
+            between them, that are no mirror images.
+        view_levels: levels whose matched maps also go through a view transform, from what is heard to where
+            the camera looks (`binaural.view_transform`).
         backend: of `kernels.cross_attention`.
 
     Raises:
-        ValueError: an attention level or a sweep level outside 1 to 5, sizes that are not positive, unknown
+        ValueError: an attention level or a view level outside 1 to 5, sizes that are not positive, unknown
             features or matching, a cost volume with scope "plane", odd base_channels of a symmetric network,
             or what `BinauralCrossAttention` refuses.
     """
@@ -87,7 +94,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         matching: Matching = "attention",
         features: Sequence[str] = MAGNITUDE,
         symmetric: bool = False,
-        sweep_levels: Sequence[int] = (),
+        view_levels: Sequence[int] = (),
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -102,7 +109,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         if matching != "attention" and scope != "time":
             raise ValueError(f"{matching} needs scope 'time': its lags have no meaning on a plane")
         check_levels("attention_levels", attention_levels)
-        check_levels("sweep_levels", sweep_levels)
+        check_levels("view_levels", view_levels)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "attention_levels": tuple(attention_levels),
@@ -116,7 +123,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "matching": matching,
             "features": self.features,
             "symmetric": symmetric,
-            "sweep_levels": tuple(sweep_levels),
+            "view_levels": tuple(view_levels),
         }
         channels = level_channels(base_channels)
         ear_widths = [_scale_channels(c, ear_width) for c in channels]
@@ -150,14 +157,16 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         self.fusion = nn.ModuleList(fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
         self.decoder = decoder(channels, max_depth)
 
-        def sweep_range(level: int) -> RangeSweep:
+        target = channels[TARGET_LEVEL - 1]
+
+        def view_transform(level: int) -> ViewTransform:
             ear = ear_widths[level - 1]
             if symmetric:
-                return MirrorRangeSweep(level, ear, channels[2])
-            return RangeSweep(level, Fusion(ear, band_channels(level)), channels[2])
+                return MirrorViewTransform(level, ear, target)
+            return ViewTransform(level, Fusion(ear, row_channels(level)), target)
 
         # Made last: with and without it, the rest begins with the same random numbers.
-        self.sweeps = RangeSweeps({level: sweep_range(level) for level in sweep_levels})
+        self.view_transforms = ViewTransforms({level: view_transform(level) for level in view_levels})
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
@@ -171,7 +180,8 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
                 left, right = self.attention[str(index + 1)](left, right)
             matched.append((left, right))
             features.append(self.fusion[index](left, right))
-        self.sweeps.add_to(features, matched)
+        index = TARGET_LEVEL - 1
+        features[index] = self.view_transforms(features[index], matched)
         return self.decoder(features)
 
     def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
@@ -190,10 +200,10 @@ class UNet(Pretrained, nn.Module):
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the largest depth that can be predicted, metres.
         features: what the network is fed with, names in `binaural.features.FEATURES`.
-        sweep_levels: levels whose maps are also swept over range, as in `BinauralAttentionDepthNet`.
+        view_levels: levels whose maps also go through a view transform, as in `BinauralAttentionDepthNet`.
 
     Raises:
-        ValueError: sizes that are not positive, unknown features, a sweep level outside 1 to 5.
+        ValueError: sizes that are not positive, unknown features, a view level outside 1 to 5.
     """
 
     def __init__(
@@ -201,30 +211,27 @@ class UNet(Pretrained, nn.Module):
         base_channels: int = 64,
         max_depth: float = 30.0,
         features: Sequence[str] = MAGNITUDE,
-        sweep_levels: Sequence[int] = (),
+        view_levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_sizes(base_channels, max_depth)
-        check_levels("sweep_levels", sweep_levels)
+        check_levels("view_levels", view_levels)
         self.features = check_features(features)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "max_depth": max_depth,
             "features": self.features,
-            "sweep_levels": tuple(sweep_levels),
+            "view_levels": tuple(view_levels),
         }
         channels = level_channels(base_channels)
         self.encoder = Encoder(len(channel_names(self.features)), channels)
         self.decoder = DepthDecoder(channels, max_depth)
+        target = channels[TARGET_LEVEL - 1]
 
-        def sweep_range(level: int) -> RangeSweep:
-            width = band_channels(level)
-            squeeze = nn.Sequential(
-                nn.Conv2d(channels[level - 1], width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-            )
-            return RangeSweep(level, squeeze, channels[2])
+        def view_transform(level: int) -> ViewTransform:
+            return ViewTransform(level, Reduction(channels[level - 1], row_channels(level)), target)
 
-        self.sweeps = RangeSweeps({level: sweep_range(level) for level in sweep_levels})
+        self.view_transforms = ViewTransforms({level: view_transform(level) for level in view_levels})
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
@@ -233,7 +240,8 @@ class UNet(Pretrained, nn.Module):
         """
         check_input(x, self.features)
         features = self.encoder(x)
-        self.sweeps.add_to(features, [(map,) for map in features])
+        index = TARGET_LEVEL - 1
+        features[index] = self.view_transforms(features[index], [(x,) for x in features])
         return self.decoder(features)
 
 

@@ -12,7 +12,7 @@ from binaural.blocks import DoubleConv, Fusion
 
 
 def checkpoint_activations(network: nn.Module) -> None:
-    """Make every block of `network` forget its activations and compute them again in the backward pass.
+    """Make each `DoubleConv` and `Fusion` forget its activations and compute them again in the backward pass.
 
     The result is the same to the bit; running statistics of batch norms count each batch once.
 

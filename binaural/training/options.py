@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "max_lag": None,
     "ear_width": 1.0,
     "symmetric": True,
-    "sweep_levels": None,
+    "view_levels": None,
     "use_adaptive_loss": False,
     "lambda_recon": 1.0,
     "lambda_edge": 0.2,
@@ -81,18 +81,20 @@ DEFAULTS: dict[str, Any] = {
     "metric_threshold": 0.0,
     "use_wandb": False,
 }
+VIEW_LEVELS: dict[str, list[int]] = {"binaural": [3], "unet": []}
+"""By default, of the models that can have a view transform."""
+
 # A resumed run may change these; anything else would make it another run.
 CHANGEABLE = {
     "dataset_dir", "cache_dir", "num_workers", "nb_epochs", "device", "compile", "kernel_backend",
     "checkpoint_activations", "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
-BEFORE_IT_WAS_AN_OPTION: dict[str, Any] = {"symmetric": False, "sweep_levels": []}
+BEFORE_IT_WAS_AN_OPTION: dict[str, Any] = {"symmetric": False, "view_levels": []}
 """What runs did whose config.json does not name these options, where that is not today's default."""
 
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
 _EDGE_AWARE = ("binaural", "unet")  # trained by the edge-aware loss; the others have losses of their own
-_SWEEPS = ("binaural", "unet")
 _EDGE_AWARE_OPTIONS = ("use_adaptive_loss", "lambda_recon", "lambda_edge", "lambda_smooth")
 
 Options = argparse.Namespace
@@ -173,8 +175,9 @@ def make_parser() -> argparse.ArgumentParser:
         "that are no mirror images of each other",
         action=argparse.BooleanOptionalAction,
     )
-    add(model, "--sweep_levels", "levels that are swept over range (default 3 for binaural, none for unet)",
-        nargs="*", type=int)  # fmt: skip
+    by_model = ", ".join(f"{name}: {' '.join(map(str, v)) or 'none'}" for name, v in VIEW_LEVELS.items())
+    add(model, "--view_levels", "levels that also go through a view transform, from what is heard to where "
+        f"the camera looks (default {by_model})", nargs="*", type=int)  # fmt: skip
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
@@ -240,8 +243,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         saved = _saved_options(parser, given)
     dataset = given.get("dataset", saved.get("dataset", DEFAULTS["dataset"]))
     options = Options(**{**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given})
-    if options.sweep_levels is None:
-        options.sweep_levels = [3] if options.model == "binaural" else []
+    if options.view_levels is None:
+        options.view_levels = VIEW_LEVELS.get(options.model, [])
     if options.model == "adabins_teacher" and "features" not in given:
         options.features = list(CAMERA)
     _check_together(parser, options)
@@ -301,13 +304,13 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--seed must be below 2^63, got {options.seed}")
     if options.use_wandb and importlib.util.find_spec("wandb") is None:
         parser.error("--use_wandb needs the package wandb: pip install wandb")
-    for name in ("attention_levels", "sweep_levels"):
+    for name in ("attention_levels", "view_levels"):
         try:
             check_levels(name, getattr(options, name))
         except ValueError as error:
             parser.error(f"--{error}")
-    if options.sweep_levels and options.model not in _SWEEPS:
-        parser.error(f"--sweep_levels: {options.model} has no sweep over range, {' and '.join(_SWEEPS)} do")
+    if options.view_levels and options.model not in VIEW_LEVELS:
+        parser.error(f"--view_levels: {options.model} has no view transform, {' and '.join(VIEW_LEVELS)} do")
     if options.scope == "plane" and options.matching != "attention":
         parser.error(f"--matching {options.matching} needs --scope time: on a plane a lag has no meaning")
     if options.scope == "plane" and options.max_lag is not None:

@@ -23,7 +23,7 @@ def make_network(options: Options) -> Pretrained:
     channels, reach, features = options.base_channels, options.max_depth, options.features
     match options.model:
         case "unet":
-            return UNet(channels, reach, features, options.sweep_levels)
+            return UNet(channels, reach, features, options.view_levels)
         case "unet_pix2pix":
             return UNetPix2Pix(channels, reach, halvings(options.image_size), features)
         case "base_residual":
@@ -42,7 +42,7 @@ def make_network(options: Options) -> Pretrained:
         matching=options.matching,
         features=features,
         symmetric=options.symmetric,
-        sweep_levels=options.sweep_levels,
+        view_levels=options.view_levels,
         backend=options.kernel_backend,
     )
 

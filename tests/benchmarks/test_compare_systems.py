@@ -91,7 +91,7 @@ def test_a_comparison_from_end_to_end(rooms, tmp_path, capsys):
     assert "4 of 4 runs are done already" in capsys.readouterr().out
     with pytest.raises(SystemExit) as error:
         compare_systems.main([*command, "--learning_rate", "0.1"])
-    assert "was made with learning_rate = 0.002, this comparison wants 0.1" in str(error.value.code)
+    assert "was made with learning_rate = 0.001, this comparison wants 0.1" in str(error.value.code)
 
 
 @pytest.mark.parametrize("command", [["benchmarks/compare_systems.py"], ["-m", "benchmarks.compare_systems"]])
@@ -125,6 +125,18 @@ def test_systems_share_a_cache_of_the_same_samples():
 def test_folders_of_runs_differ(tmp_path):
     folders = {Run(name, seed, tmp_path, tmp_path, ()).folder for name in SYSTEMS for seed in (0, 1)}
     assert len(folders) == 2 * len(SYSTEMS)
+
+
+def test_a_run_from_before_an_option_is_another_run(tmp_path):
+    run = Run("binaural", 0, tmp_path, tmp_path, ())
+    run.folder.mkdir()
+    config = {**vars(run.options), "nb_epochs": run.options.nb_epochs}
+    (run.folder / "config.json").write_text(json.dumps(config))
+    run.check()
+    del config["view_levels"]
+    (run.folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"made with view_levels = \[\], this comparison wants \[3\]"):
+        run.check()
 
 
 def test_parameters_are_the_networks(tmp_path):

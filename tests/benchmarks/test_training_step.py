@@ -44,12 +44,9 @@ def test_parts_are_told_apart_and_add_up():
 
 def test_fused_attention_is_counted():
     """The arithmetic of the fused kernels, which torch does not see, is that of the materialised form."""
-    from benchmarks.systems import System
-    from binaural import BinauralAttentionDepthNet
+    from benchmarks.systems import System, make_ours
     from binaural.losses import BinauralAttentionLoss
 
     fused = Step(SYSTEMS[OURS], PROBLEM, SETTING).count_flops()
-    materialised = System(
-        lambda base: BinauralAttentionDepthNet(base, backend="reference"), True, BinauralAttentionLoss
-    )
+    materialised = System(lambda base: make_ours(base, backend="reference"), True, BinauralAttentionLoss)
     assert fused == pytest.approx(Step(materialised, PROBLEM, SETTING).count_flops(), rel=0.02)

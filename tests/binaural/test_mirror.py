@@ -38,9 +38,9 @@ def randomise(module):
         {"similarity": "separate", "max_lag": 3},
         {"matching": "group_correlation"},
         {"matching": "concatenation"},
-        {"features": FEATURES, "ear_width": 0.63},
+        {"features": FEATURES, "ear_width": 0.63, "view_levels": (3,)},
         {"attention_levels": ()},
-        {"sweep_levels": (1, 2, 3, 4, 5)},
+        {"view_levels": (1, 2, 3, 4, 5)},
     ],
 )
 def test_swapped_ears_mirror_the_depth(options, shape, training, layout):

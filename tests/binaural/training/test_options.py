@@ -73,7 +73,7 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "before", "given"),
-    [("symmetric", False, ["--symmetric"]), ("sweep_levels", [], ["--sweep_levels", "3"])],
+    [("symmetric", False, ["--symmetric"]), ("view_levels", [], ["--view_levels", "3"])],
 )
 def test_runs_from_before_an_option_go_on_without(name, before, given, tmp_path, capsys):
     run = tmp_path / "run"
@@ -88,14 +88,14 @@ def test_runs_from_before_an_option_go_on_without(name, before, given, tmp_path,
     assert f"started with {name} = {before!r}" in capsys.readouterr().err
 
 
-def test_levels_of_the_sweep_over_range(capsys):
-    assert parse_options([]).sweep_levels == [3]
-    assert parse_options(["--sweep_levels"]).sweep_levels == []
-    assert parse_options(["--model", "unet"]).sweep_levels == []
-    assert parse_options(["--model", "unet", "--sweep_levels", "3"]).sweep_levels == [3]
+def test_levels_of_the_view_transform(capsys):
+    assert parse_options([]).view_levels == [3]
+    assert parse_options(["--view_levels"]).view_levels == []
+    assert parse_options(["--model", "unet"]).view_levels == []
+    assert parse_options(["--model", "unet", "--view_levels", "3"]).view_levels == [3]
     for wrong, message in (
-        (["--sweep_levels", "6"], "--sweep_levels must be different levels from 1 to 5, got (6,)"),
-        (["--sweep_levels", "3", "--model", "base_residual"], "base_residual has no sweep over range"),
+        (["--view_levels", "6"], "--view_levels must be different levels from 1 to 5, got (6,)"),
+        (["--view_levels", "3", "--model", "base_residual"], "base_residual has no view transform"),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)

@@ -158,6 +158,26 @@ BINAURAL_INLINE Vec<T> exp2(Vec<T> x) {
   return bit_cast<Vec<T>>(bit_cast<Ints<T>>(p) + (bit_cast<Ints<T>>(shifted) << kMantissa));
 }
 
+// The natural logarithm with an error of 1 ulp or so of itself or of the exponent's part; 0 gives
+// -infinity. x is not negative and not subnormal; infinity and NaN stay what they are.
+template <class T>
+BINAURAL_INLINE Vec<T> logarithm(Vec<T> x) {
+  constexpr bool kSingle = std::is_same_v<T, float>;
+  constexpr int kMantissa = kSingle ? 23 : 52, kTerms = kSingle ? 5 : 11;
+  constexpr T kLn2 = T(0.69314718055994530942), kRootHalf = T(0.70710678118654752440);
+  constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  // x = 2^e m with m in [√½, √2), log m = 2 artanh(s).
+  const Ints<T> bits = bit_cast<Ints<T>>(x);
+  const Ints<T> e = (bits - bit_cast<Ints<T>>(broadcast<T>(kRootHalf))) >> kMantissa;
+  const Vec<T> m = bit_cast<Vec<T>>(bits - (e << kMantissa));
+  const Vec<T> s = (m - T(1)) / (m + T(1)), z = s * s;
+  Vec<T> p = broadcast<T>(T(1) / (2 * kTerms - 1));
+  for (int i = kTerms - 2; i >= 0; --i) p = p * z + T(1) / (2 * i + 1);
+  const Vec<T> y = __builtin_convertvector(e, Vec<T>) * kLn2 + (s + s) * p;
+  const Vec<T> edge = x == Vec<T>{} ? broadcast<T>(-kInfinity) : x;
+  return (x > Vec<T>{}) & (x < broadcast<T>(kInfinity)) ? y : edge;
+}
+
 // --- 16-bit storage
 // ---------------------------------------------------------------------------------------
 

@@ -197,7 +197,6 @@ class Operands {
     call.sides[1].v = v_right_.view();
     lags_.describe(call);
     const int64_t longer = n_ > m_ ? n_ : m_;
-    call.streamed = call.r * call.heads * longer * call.dv * v_left.element_size() >= kStreamed;
     call.stripes = (longer + kStripe - 1) / kStripe;
     return call;
   }

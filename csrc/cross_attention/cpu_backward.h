@@ -21,9 +21,10 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 template <class T>
 struct BackwardState {
   struct Header {
-    bool apart;  // each direction by itself
-    bool fresh;  // the accumulators were not cleared: the first block of each writes
-    T shift;     // c, in units of log2
+    bool apart;   // each direction by itself
+    bool fresh;   // the accumulators were not cleared: the first block of each writes
+    bool direct;  // results go to the outputs, not to the accumulators
+    T shift;      // c, in units of log2
   };
   Header* header;
   struct {
@@ -109,6 +110,7 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
   state.header->shift = highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E);
   // Where each direction goes by itself, both add to the gradients of a shared similarity.
   state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
+  state.header->direct = state.header->fresh && fits_a_block<T>(call);
   if (state.header->fresh) return;
   for (int side = 0; side < 2; ++side) {
     const int64_t length = call.sides[side].length;
@@ -249,27 +251,37 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
   const bool fresh = state.header->fresh;
   const Block block = largest_block(rows, columns);
-  Prefetcher next =
-      prefetch<T>(call, problem, true,
-                  blocks_of(rows, columns) *
-                      (2 * tiles_of<T>(block.rows, block.columns) + tiles_of<T>(block.columns, dv) +
-                       (kBoth ? tiles_of<T>(block.rows, dv) : 0) + tiles_of<T>(block.rows, d) +
-                       tiles_of<T>(block.columns, d)));
-  const auto fetch = [&] { next.step(); };
-  T* d_rows = state.sides[pass.row_side].dq + rows.begin * d;
-  T* d_columns = (kBoth ? state.sides[1 - pass.row_side].dq : state.sides[1 - pass.row_side].dk) +
-                 columns.begin * d;
-  T* dv_rows = state.sides[pass.row_side].dv + rows.begin * dv;
-  T* dv_columns = state.sides[1 - pass.row_side].dv + columns.begin * dv;
+  Prefetcher fetch = prefetch<T>(
+      call, problem, true,
+      blocks_of(rows, columns) *
+          (steps_of<T>(block.rows, block.columns, call.d) +
+           steps_of<T>(block.rows, block.columns, depth) +
+           steps_of<T>(block.columns, dv, block.rows) +
+           (kBoth ? steps_of<T>(block.rows, dv, block.columns) : 0) +
+           steps_of<T>(block.rows, d, block.columns) + steps_of<T>(block.columns, d, block.rows)));
+  const auto results = [&](const View& output, T* accumulators, Range range, int64_t width) {
+    if (state.header->direct) return output_rows<T>(call, output, problem);
+    return Rows<T>{accumulators + range.begin * width, width};
+  };
+  const auto &of_rows = state.sides[pass.row_side], &of_columns = state.sides[1 - pass.row_side];
+  const Rows<T> d_rows = results(pass.rows.dq, of_rows.dq, rows, d),
+                d_columns = kBoth ? results(pass.columns.dq, of_columns.dq, columns, d)
+                                  : results(call.shared ? pass.columns.dq : pass.columns.dk,
+                                            of_columns.dk, columns, d),
+                dv_rows = results(pass.rows.dv, of_rows.dv, rows, dv),
+                dv_columns = results(pass.columns.dv, of_columns.dv, columns, dv);
+  const auto add_to = [&](const Rows<T>& to, int64_t row, bool first) {
+    return AddTo<T>{to.data + row * to.stride, to.stride, fresh && first};
+  };
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
     multiply<T, false>(s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
                        Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block}, fetch);
     multiply<T, true>(s.block, kBlockColumns, width, s.row_grads, rows.size, i, height, dv,
-                      AddTo<T>{dv_columns + j * dv, dv, fresh && i == 0}, fetch);
+                      add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {
       multiply<T, false>(s.block, kBlockColumns, height, s.column_grads, columns.size, j, width, dv,
-                         AddTo<T>{dv_rows + i * dv, dv, fresh && j == 0}, fetch);
+                         add_to(dv_rows, i, j == 0), fetch);
     }
     multiply<T, false>(s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth,
                        0, depth, padded<T>(width),
@@ -280,9 +292,9 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
       add_lags<T>(s.block, height, width, pass.row_side != 0, s.lags, tile_lags + kStripe + lag);
     }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_panels, columns.size, j, width, d,
-                       AddTo<T>{d_rows + i * d, d, fresh && j == 0}, fetch);
+                       add_to(d_rows, i, j == 0), fetch);
     multiply<T, true>(s.block, kBlockColumns, width, s.row_panels, rows.size, i, height, d,
-                      AddTo<T>{d_columns + j * d, d, fresh && i == 0}, fetch);
+                      add_to(d_columns, j, i == 0), fetch);
   });
 }
 
@@ -330,6 +342,7 @@ void backward_collect_lags(const Call& call, int64_t problem, void* memory, int6
 template <class T>
 void backward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
   const BackwardState<T> state(call, memory);
+  if (state.header->direct) return;
   const auto& own = state.sides[side];
   const Side& outputs = call.sides[side];
   const Range rows = stripe_of(outputs, stripe);
@@ -338,7 +351,7 @@ void backward_finish(const Call& call, int64_t problem, void* memory, int side, 
     using S = decltype(storage);
     const auto write = [&](const T* from, int64_t width, const View& view) {
       write_rows<T>(from + rows.begin * padded<T>(width), padded<T>(width), Factors<T>{&one, 0},
-                    matrix<S>(call, view, problem, rows.begin, rows.size, width), call.streamed);
+                    matrix<S>(call, view, problem, rows.begin, rows.size, width));
     };
     write(own.dq, call.d, outputs.dq);
     if (!call.shared) write(own.dk, call.d, outputs.dk);

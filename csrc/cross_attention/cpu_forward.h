@@ -13,7 +13,8 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 template <class T>
 struct ForwardState {
   struct Header {
-    bool apart;  // each direction by itself
+    bool apart;   // each direction by itself
+    bool direct;  // results go to the outputs, not to the accumulators
   };
   Header* header;
   struct {
@@ -95,6 +96,7 @@ bool forward_prepare(const Call& call, int64_t problem, void* memory) {
     std::memset(state.sides[side].shifts, 0, length * sizeof(T));
   }
   state.header->apart = !call.shared;
+  state.header->direct = fits_a_block<T>(call);
   if (call.shared)
     return largest_similarity<T>(call, both_directions(call), problem) < kSafeRange<T>;
   return largest_similarity<T>(call, one_direction(call, 0), problem) < kSafeRange<T> &&
@@ -132,12 +134,13 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
       const T zeros[kBlockRows]{};
       for (int64_t l = 0; l < kBlockRows * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
       const T* lags = lags_at<T>(call, problem, side, rows.begin + i, columns.begin + j);
+      Prefetcher nothing;
       const auto run = [&](auto with_lags) {
         constexpr bool kLags = decltype(with_lags)::value;
         multiply<T, false>(s.rows + i * padded<T>(call.d), padded<T>(call.d), height,
                            s.columns + j * padded<T>(call.d), padded<T>(call.d), 0, call.d,
                            padded<T>(width), Maxima<T, kLags>{{zeros, lags}, width, s.row_sums},
-                           [] {});
+                           nothing);
       };
       lags == nullptr ? run(std::false_type{}) : run(std::true_type{});
       for (int64_t row = 0; row < height; ++row) {
@@ -173,6 +176,22 @@ void forward_settle(const Call& call, void* memory) {
   }
 }
 
+// 1 / the sums of the exponentials of these queries, and what the backward needs of them: lse.
+template <class T>
+void divide_sums(const Call& call, int64_t problem, const ForwardState<T>& state, int side,
+                 Range rows, T* inverse) {
+  const auto& own = state.sides[side];
+  T* lse = static_cast<T*>(call.sides[side].lse) + problem * call.sides[side].length + rows.begin;
+  for (int64_t i = 0; i < rows.size; i += kLanes<T>) {
+    const int64_t count = rows.size - i < kLanes<T> ? rows.size - i : kLanes<T>;
+    const Vec<T> total = load_some<T>(own.sums + rows.begin + i, count);
+    const Vec<T> shift = load_some<T>(own.shifts + rows.begin + i, count);
+    // A query without a partner has a sum of 0, and gets zeros.
+    store<T>(inverse + i, total == Vec<T>{} ? Vec<T>{} : T(1) / total);
+    store_some<T>(lse + i, shift * static_cast<T>(kLn2) + logarithm<T>(total), count);
+  }
+}
+
 template <class T, bool kBoth, bool kLags>
 void forward_pass(const Call& call, const Pass& pass, int64_t problem, const ForwardState<T>& state,
                   Range rows, Range columns, const ForwardScratch<T>& s) {
@@ -190,12 +209,11 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
   });
   const bool fresh = starts_fresh(call);
   const Block block = largest_block(rows, columns);
-  Prefetcher next =
-      prefetch<T>(call, problem, false,
-                  blocks_of(rows, columns) *
-                      (tiles_of<T>(block.rows, block.columns) + tiles_of<T>(block.rows, dv) +
-                       (kBoth ? tiles_of<T>(block.columns, dv) : 0)));
-  const auto fetch = [&] { next.step(); };
+  Prefetcher fetch = prefetch<T>(
+      call, problem, false,
+      blocks_of(rows, columns) * (steps_of<T>(block.rows, block.columns, call.d) +
+                                  steps_of<T>(block.rows, dv, block.columns) +
+                                  (kBoth ? steps_of<T>(block.columns, dv, block.rows) : 0)));
   const auto& of_rows = state.sides[pass.row_side];
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
@@ -222,6 +240,21 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
             for (int64_t lane = 0; k + lane < height; ++lane) at[lane] += sums[lane];
           }
         });
+    if (state.header->direct) {
+      T inverse[kBlockRows];
+      const auto of_side = [&](int side, Range range) {
+        divide_sums(call, problem, state, side, range, inverse);
+        const Rows<T> o = output_rows<T>(call, call.sides[side].o, problem);
+        return ScaleTo<T>{o.data, o.stride, inverse};
+      };
+      multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width,
+                         dv, of_side(pass.row_side, rows), fetch);
+      if (kBoth) {
+        multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
+                          of_side(1 - pass.row_side, columns), fetch);
+      }
+      return;
+    }
     multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
                        AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0}, fetch);
     if (kBoth) {
@@ -254,22 +287,16 @@ void forward_tile(const Call& call, int64_t problem, void* memory, int64_t row_s
 template <class T>
 void forward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
   const ForwardState<T> state(call, memory);
-  const auto& own = state.sides[side];
+  if (state.header->direct) return;
   const Range rows = stripe_of(call.sides[side], stripe);
+  const auto& own = state.sides[side];
   T inverse[kStripe];
-  T* lse = static_cast<T*>(call.sides[side].lse) + problem * call.sides[side].length + rows.begin;
-  for (int64_t i = 0; i < rows.size; ++i) {
-    const T total = own.sums[rows.begin + i];
-    // A query without a partner has a sum of 0, and gets zeros.
-    inverse[i] = total == 0 ? T(0) : 1 / total;
-    lse[i] = own.shifts[rows.begin + i] * static_cast<T>(kLn2) + logarithm(total);
-  }
+  divide_sums(call, problem, state, side, rows, inverse);
   with_storage<T>(call.storage, [&](auto storage) {
     using S = decltype(storage);
     write_rows<T>(own.o + rows.begin * padded<T>(call.dv), padded<T>(call.dv),
                   Factors<T>{inverse, 1},
-                  matrix<S>(call, call.sides[side].o, problem, rows.begin, rows.size, call.dv),
-                  call.streamed);
+                  matrix<S>(call, call.sides[side].o, problem, rows.begin, rows.size, call.dv));
   });
 }
 

@@ -25,13 +25,16 @@ constexpr int64_t padded(int64_t width) {
   return (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
 }
 
-template <class T, bool kTransposed, int kRows, int kVectors, class Epilogue>
+// How far products go between one call of `between` and the next.
+constexpr int64_t kStep = 4;
+
+template <class T, bool kTransposed, int kRows, int kVectors, class Epilogue, class Between>
 __attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const T* b,
                                              int64_t depth, int64_t row, int64_t column,
-                                             const Epilogue& epilogue) {
+                                             const Epilogue& epilogue, Between& between) {
   Vec<T> acc[kRows][kVectors];
   epilogue.begin(row, column, acc);
-  for (int64_t k = 0; k < depth; ++k) {
+  const auto add_product = [&]() __attribute__((always_inline)) {
     Vec<T> bk[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) bk[v] = load<T>(b + v * kLanes<T>);
@@ -43,34 +46,42 @@ __attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const
     }
     a += kTransposed ? a_stride : 1;
     b += kVectors * kLanes<T>;
+  };
+  int64_t k = 0;
+  for (; k + kStep <= depth; k += kStep) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kStep; ++i) add_product();
+    between();
   }
+  for (; k < depth; ++k) add_product();
   epilogue.end(row, column, acc);
 }
 
-template <class T, bool kTransposed, int kVectors, class Epilogue, int... kRows>
+template <class T, bool kTransposed, int kVectors, class Epilogue, class Between, int... kRows>
 BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const T* b,
                                    int64_t depth, int64_t row, int64_t column,
-                                   const Epilogue& epilogue, std::integer_sequence<int, kRows...>) {
-  ((rows == kRows + 1 ? multiply_tile<T, kTransposed, kRows + 1, kVectors>(a, a_stride, b, depth,
-                                                                           row, column, epilogue)
+                                   const Epilogue& epilogue, Between& between,
+                                   std::integer_sequence<int, kRows...>) {
+  ((rows == kRows + 1 ? multiply_tile<T, kTransposed, kRows + 1, kVectors>(
+                            a, a_stride, b, depth, row, column, epilogue, between)
                       : void()),
    ...);
 }
 
-// How many register tiles a product has.
+// How often a product of that size calls `between`.
 template <class T>
-constexpr int64_t tiles_of(int64_t rows, int64_t width) {
-  return (rows + kTileRows - 1) / kTileRows * ((width + kPanel<T> - 1) / kPanel<T>);
+constexpr int64_t steps_of(int64_t rows, int64_t width, int64_t depth) {
+  return (rows + kTileRows - 1) / kTileRows * ((width + kPanel<T> - 1) / kPanel<T>)*(depth / kStep);
 }
 
 // A [rows, depth] times rows k0 .. k0 + depth of a right operand [panel_depth, width] packed in
 // panels. A is read at a[row * a_stride + k], or at a[k * a_stride + row] if kTransposed. The
-// epilogue begins and ends each register tile, at its row and column; `between` is called after
-// each.
+// epilogue begins and ends each register tile, at its row and column; `between` is called every
+// kStep rows of the right operand.
 template <class T, bool kTransposed, class Epilogue, class Between>
 void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64_t panel_depth,
               int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue,
-              Between&& between) {
+              Between& between) {
   if (rows <= 0 || depth <= 0) return;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t column = 0; column < width; column += kPanel<T>) {
@@ -85,12 +96,11 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
       constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>{};
       if (vectors == kTileVectors) {
         multiply_rows<T, kTransposed, kTileVectors>(height, at, a_stride, b, depth, row, column,
-                                                    epilogue, kHeights);
+                                                    epilogue, between, kHeights);
       } else {
         multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, depth, row, column, epilogue,
-                                         kHeights);
+                                         between, kHeights);
       }
-      between();
     }
   }
 }
@@ -115,6 +125,29 @@ struct AddTo {
     for (int i = 0; i < kRows; ++i) {
       for (int v = 0; v < kVectors; ++v)
         store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
+    }
+  }
+};
+
+// Writes the product, each row times its factor, to c [rows, width].
+template <class T>
+struct ScaleTo {
+  T* c;
+  int64_t stride;
+  const T* factors;
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) acc[i][v] = Vec<T>{};
+    }
+  }
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<T> factor = broadcast<T>(factors[row + i]);
+      for (int v = 0; v < kVectors; ++v)
+        store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v] * factor);
     }
   }
 };

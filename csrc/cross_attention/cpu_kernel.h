@@ -45,7 +45,6 @@ struct Call {
   double largest_bias;  // of |bias|, in units of log2
   int64_t max_lag;      // pairs beyond it may be skipped
 
-  bool streamed;        // results are larger than caches, and written past them
   int64_t stripes;      // of the longer side
   void* lag_gradients;  // [R, heads, N + M − 1], by column − row + N − 1; null if not wanted
 };

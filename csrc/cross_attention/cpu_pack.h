@@ -66,13 +66,24 @@ void pack_rows(const Matrix<S>& m, Factors<T> factors, T* to, int64_t stride) {
 // In panels of columns: the right operand of a product whose inner index is the row.
 template <class T, class S>
 void pack_panels(const Matrix<S>& m, Factors<T> factors, T* to) {
-  const int64_t width = padded<T>(m.width), whole = width / kPanel<T> * kPanel<T>;
-  for_vectors<T>(m, [&](int64_t row, int64_t c, Vec<T> v) __attribute__((always_inline)) {
-    const int64_t panel = c / kPanel<T> * kPanel<T>;
-    const int64_t panel_width = panel < whole ? kPanel<T> : width - whole;
-    store<T>(to + panel * m.rows + row * panel_width + (c - panel),
-             v * factors.values[row * factors.step]);
-  });
+  const int64_t whole = m.width / kPanel<T> * kPanel<T>, rest = m.width - whole;
+  const int64_t last_width = padded<T>(rest);
+  for (int64_t row = 0; row < m.rows; ++row) {
+    const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
+    const S* p = m.data + row * m.stride;
+    T* at = to + row * kPanel<T>;
+    for (int64_t c = 0; c < whole; c += kPanel<T>, at += m.rows * kPanel<T>) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        store<T>(at + v * kLanes<T>, load_as<T>(p + c + v * kLanes<T>) * factor);
+      }
+    }
+    at = to + whole * m.rows + row * last_width;
+    for (int64_t c = 0; c < rest; c += kLanes<T>) {
+      const S* q = p + whole + c;
+      const Vec<T> v = c + kLanes<T> <= rest ? load_as<T>(q) : load_some<T>(q, rest - c);
+      store<T>(at + c, v * factor);
+    }
+  }
 }
 
 // In panels of rows: the right operand of a product whose inner index is the column. The inner
@@ -107,24 +118,10 @@ void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t pane
   }
 }
 
-// Writes rows of accumulators, each times its factor, to an output; past the caches if `streamed`
-// and where its rows are whole vectors.
+// Writes rows of accumulators, each times its factor, to an output.
 template <class T, class S>
-void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m,
-                bool streamed) {
+void write_rows(const T* from, int64_t stride, Factors<T> factors, const Matrix<S>& m) {
   const int64_t whole = m.width / kLanes<T> * kLanes<T>;
-  if constexpr (std::is_same_v<T, S>) {
-    if (streamed && whole == m.width && m.stride % kLanes<T> == 0 && aligned(m.data)) {
-      for (int64_t row = 0; row < m.rows; ++row) {
-        const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
-        for (int64_t c = 0; c < whole; c += kLanes<T>) {
-          stream<T>(m.data + row * m.stride + c, load<T>(from + row * stride + c) * factor);
-        }
-      }
-      finish_streams();
-      return;
-    }
-  }
   for (int64_t row = 0; row < m.rows; ++row) {
     const Vec<T> factor = broadcast<T>(factors.values[row * factors.step]);
     const T* p = from + row * stride;
@@ -190,9 +187,9 @@ class Prefetcher {
   }
 
   // To be called `steps` times.
-  void plan(int64_t steps) { per_step_ = (total_ + steps - 1) / steps; }
+  void plan(int64_t steps) { per_step_ = steps == 0 ? total_ : (total_ + steps - 1) / steps; }
 
-  void step() {
+  BINAURAL_INLINE void operator()() {
     for (int64_t left = per_step_; left > 0 && current_ < count_; --left) {
       const Stream& stream = streams_[current_];
       const char* p = stream.data + row_ * stream.stride;

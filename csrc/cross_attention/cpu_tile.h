@@ -19,9 +19,6 @@ constexpr double kLn2 = 0.69314718055994530942;
 template <class T>
 constexpr T kSafeRange = std::is_same_v<T, float> ? 64 : 400;
 
-BINAURAL_INLINE float logarithm(float x) { return __builtin_logf(x); }
-BINAURAL_INLINE double logarithm(double x) { return __builtin_log(x); }
-
 // One direction of reading, or both at once: rows are queries; columns are keys, and queries too if
 // `both`.
 struct Pass {
@@ -78,17 +75,43 @@ inline bool starts_fresh(const Call& call) {
   return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
 }
 
+// Whether one block is the whole problem, and its results can go to where they belong at once:
+// there they are rows of whole vectors, of the type that is computed in.
+template <class T>
+bool fits_a_block(const Call& call) {
+  constexpr Storage kWide = std::is_same_v<T, float> ? Storage::kFloat32 : Storage::kFloat64;
+  for (const Side& side : call.sides) {
+    if (side.length == 0 || side.length > kBlockRows) return false;
+  }
+  return starts_fresh(call) && call.storage == kWide && call.d % kLanes<T> == 0 &&
+         call.dv % kLanes<T> == 0;
+}
+
+// Rows of results: of accumulators, or of an output.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+};
+
+template <class T>
+Rows<T> output_rows(const Call& call, const View& view, int64_t problem) {
+  const Matrix<T> m = matrix<T>(call, view, problem, 0, 0, 0);
+  return {m.data, m.stride};
+}
+
 // What this problem writes in the end, and what is read by one soon after it: the next one's rows
 // would come too late.
 template <class T>
 Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t steps) {
-  constexpr int64_t kAhead = 2;
+  constexpr int64_t kAhead = 2, kWrittenAhead = 1;
   Prefetcher next;
   if (call.stripes > 1) return next;
   const int64_t element =
       call.storage == Storage::kFloat32 || call.storage == Storage::kFloat64 ? sizeof(T) : 2;
   const auto written = [&](const Side& side, const View& view, int64_t width) {
-    if (!call.streamed) next.add(call, view, problem, side.length, width, element);
+    if (problem + kWrittenAhead >= call.r * call.heads) return;
+    next.add(call, view, problem + kWrittenAhead, side.length, width, element);
   };
   for (const Side& side : call.sides) {
     if (backward) {

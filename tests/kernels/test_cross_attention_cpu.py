@@ -17,6 +17,10 @@ CASES = [
         Case(2, 20, 90, 2, 16, 8, max_lag=10, reach=10).both(),
         Case(1, 600, 300, 1, 24, 40, reach=9).both(),
         Case(1, 300, 270, 2, 8, 8, size=8.0).both(),
+        # of one block, whose results need no accumulators
+        Case(3, 16, 30, 2, 16, 48).both(),
+        Case(2, 32, 19, 2, 64, 32, reach=4).both(),
+        Case(2, 17, 32, 2, 16, 16, size=8.0).both(),
     )
     for case in pair
 ]

@@ -1,7 +1,9 @@
-"""What the CPU kernels' vectors do with a part of one, on every instruction set that can run here."""
+"""What the CPU kernels' vectors compute, on every instruction set that can run here."""
 
 import subprocess
 from pathlib import Path
+
+import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 # What csrc/*/cpu_*.cpp begin with, by the instruction set's name.
@@ -12,7 +14,8 @@ UNITS = {
     "#define BINAURAL_VECTOR_BYTES 64\n#define BINAURAL_AVX512",
     "avx512_on_avx2": '#pragma GCC target("avx2,fma")\n#define BINAURAL_VECTOR_BYTES 64',
 }
-PROGRAM = """
+HEADER = """
+#include <cmath>
 #include <cstdio>
 #include "common/isa.h"
 #include "common/storage.h"
@@ -20,7 +23,8 @@ PROGRAM = """
 #define BINAURAL_ISA tested
 #include "common/simd.h"
 using namespace binaural::tested;
-
+"""
+PARTS = """
 // Reads and writes the first `count` of a vector, and nothing behind.
 template <class T>
 int errors() {
@@ -37,12 +41,56 @@ int errors() {
   return wrong;
 }
 
-int main() { std::printf("%%d %%d", errors<float>(), errors<double>()); }
+int main() { std::printf("%d %d", errors<float>(), errors<double>()); }
 """
 
 
-def test_a_part_of_a_vector_is_read_and_written_and_nothing_behind(isa, tmp_path):
-    source, program = tmp_path / "simd.cpp", tmp_path / "simd"
-    source.write_text(PROGRAM % UNITS[isa])
-    subprocess.run(["g++", "-std=c++20", "-O2", f"-I{CSRC}", source, "-o", program], check=True)
-    assert subprocess.run([program], check=True, capture_output=True, text=True).stdout == "0 0"
+LOGARITHMS = """
+// The largest error in units of epsilon times the logarithm or 1, over all magnitudes and round 1; and
+// whether 0, infinity and NaN give what they should.
+template <class T>
+double error(bool* edges) {
+  const T epsilon = std::numeric_limits<T>::epsilon(), infinity = std::numeric_limits<T>::infinity();
+  double most = 0;
+  const int reach = std::is_same_v<T, float> ? 125 : 1021;
+  for (int i = -20000; i <= 20000; ++i) {
+    for (T x : {T(std::exp2(double(reach) * i / 20000)), T(1 + i * 2e-5)}) {
+      if (x <= 0) continue;
+      const double expected = std::log(double(x)), got = double(logarithm<T>(broadcast<T>(x))[0]);
+      const double scale = std::fmax(1, std::fabs(expected));
+      most = std::fmax(most, std::fabs(got - expected) / scale / double(epsilon));
+    }
+  }
+  *edges = logarithm<T>(broadcast<T>(0))[0] == -infinity &&
+           logarithm<T>(broadcast<T>(infinity))[0] == infinity &&
+           std::isnan(logarithm<T>(broadcast<T>(std::numeric_limits<T>::quiet_NaN()))[0]);
+  return most;
+}
+
+int main() {
+  bool single, dual;
+  const double errors[] = {error<float>(&single), error<double>(&dual)};
+  std::printf("%.2f %.2f %d %d", errors[0], errors[1], single, dual);
+}
+"""
+
+
+@pytest.fixture
+def run(isa, tmp_path):
+    def compile_and_run(body):
+        source, program = tmp_path / "simd.cpp", tmp_path / "simd"
+        source.write_text(HEADER % UNITS[isa] + body)
+        subprocess.run(["g++", "-std=c++20", "-O2", f"-I{CSRC}", source, "-o", program], check=True)
+        return subprocess.run([program], check=True, capture_output=True, text=True).stdout
+
+    return compile_and_run
+
+
+def test_a_part_of_a_vector_is_read_and_written_and_nothing_behind(run):
+    assert run(PARTS) == "0 0"
+
+
+def test_logarithms(run):
+    *errors, single, dual = run(LOGARITHMS).split()
+    assert max(map(float, errors)) < 1.5
+    assert (single, dual) == ("1", "1")

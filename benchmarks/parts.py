@@ -1,7 +1,7 @@
 """Where the time of a training step goes: forward and backward of each part of the network."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -77,12 +77,7 @@ def _measure(step: Step) -> dict[str, float]:
         clock.leave()
         _watch(result, inputs[module], _part_of(module), clock)
 
-    kinds = tuple(_PART_OF)
-    modules = [
-        module
-        for name, module in step.network.named_modules()
-        if isinstance(module, kinds) and "view_transforms." not in name  # which is one part, fusion and all
-    ]
+    modules = list(_find_parts(step.network))
     hooks = [module.register_forward_pre_hook(enter) for module in modules]
     hooks += [module.register_forward_hook(leave) for module in modules]
     core = _timed(binaural.attention.cross_attention, "attention core", clock)
@@ -96,6 +91,15 @@ def _measure(step: Step) -> dict[str, float]:
     for hook in hooks:
         hook.remove()
     return clock.seconds
+
+
+def _find_parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that are parts; what is inside of one belongs to it."""
+    if isinstance(module, tuple(_PART_OF)):
+        yield module
+        return
+    for child in module.children():
+        yield from _find_parts(child)
 
 
 def _part_of(module: nn.Module) -> str:

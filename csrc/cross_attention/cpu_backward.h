@@ -265,9 +265,8 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   };
   const auto &of_rows = state.sides[pass.row_side], &of_columns = state.sides[1 - pass.row_side];
   const Rows<T> d_rows = results(pass.rows.dq, of_rows.dq, rows, d),
-                d_columns = kBoth ? results(pass.columns.dq, of_columns.dq, columns, d)
-                                  : results(call.shared ? pass.columns.dq : pass.columns.dk,
-                                            of_columns.dk, columns, d),
+                d_columns = results(call.shared ? pass.columns.dq : pass.columns.dk, of_columns.dk,
+                                    columns, d),
                 dv_rows = results(pass.rows.dv, of_rows.dv, rows, dv),
                 dv_columns = results(pass.columns.dv, of_columns.dv, columns, dv);
   const auto add_to = [&](const Rows<T>& to, int64_t row, bool first) {

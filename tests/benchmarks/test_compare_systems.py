@@ -130,7 +130,7 @@ def test_folders_of_runs_differ(tmp_path):
 def test_a_run_from_before_an_option_is_another_run(tmp_path):
     run = Run("binaural", 0, tmp_path, tmp_path, ())
     run.folder.mkdir()
-    config = {**vars(run.options), "nb_epochs": run.options.nb_epochs}
+    config = dict(vars(run.options))
     (run.folder / "config.json").write_text(json.dumps(config))
     run.check()
     del config["view_levels"]

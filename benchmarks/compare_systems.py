@@ -22,6 +22,7 @@ from benchmarks.machine import processor_name
 from binaural.command_line import natural, positive_int
 from binaural.data import open_split
 from binaural.simulate import simulate_dataset
+from binaural.training.optimisation import choose_device, choose_precision
 
 DESCRIPTION = """\
 Train every system on the same data with several seeds, measure the best epoch of each on the test split, and
@@ -173,11 +174,13 @@ def describe(
         "batch_size",
         "learning_rate",
     )
+    precision, _why = choose_precision(train_options.precision, choose_device(train_options.device))
     return {
         "date": report.today(),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "precision": str(precision).removeprefix("torch."),
         **{name: getattr(train_options, name) for name in shown},
         **sizes,
         "seeds": options.seeds,

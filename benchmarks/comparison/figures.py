@@ -19,7 +19,7 @@ from binaural.files import write_json
 from binaural.metrics import METRICS
 from binaural.pretrained import WEIGHTS
 from binaural.training.batches import evaluation_loader
-from binaural.training.optimisation import choose_device, make_optimizer
+from binaural.training.optimisation import choose_device, choose_precision, make_optimizer
 from binaural.training.run_folder import RunFolder
 from binaural.training.systems import make_loss, make_network
 
@@ -91,7 +91,7 @@ def parameters(run: Run) -> int:
 def step_seconds(runs: dict[str, Run], rounds: int) -> dict[str, Spread]:
     """Seconds of a training step of each system, in turn: forward, loss, backward, optimiser.
 
-    In float32 and eager, on a batch of random numbers.
+    In the precision that they train in, eager, on a batch of random numbers.
     """
     return {
         name: Spread.of(seconds)
@@ -102,6 +102,7 @@ def step_seconds(runs: dict[str, Run], rounds: int) -> dict[str, Spread]:
 def _step(run: Run) -> Callable[[], None]:
     options = run.options
     device = choose_device(options.device)
+    precision, _why = choose_precision(options.precision, device)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network = make_network(options).to(device).to(memory_format=layout)
     loss = make_loss(options, network).to(device)
@@ -115,7 +116,9 @@ def _step(run: Run) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(network(heard), *seen)[0].backward()
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            value = loss(network(heard), *seen)[0]
+        value.backward()
         optimizer.step()
 
     return step

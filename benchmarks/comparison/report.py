@@ -47,7 +47,8 @@ def describe(configuration: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, configuration["seeds"]))
     threads = f"{configuration['threads']} thread" + "s" * (configuration["threads"] > 1)
     return (
-        f"{configuration['date']}, {configuration['processor']}, torch {configuration['torch']}. "
+        f"{configuration['date']}, {configuration['processor']}, torch {configuration['torch']}, "
+        f"{configuration['precision']}. "
         f"{configuration['dataset']}: {configuration['train']} recordings to train, "
         f"{configuration['val']} to choose the best epoch, {configuration['test']} to test; "
         f"{configuration['image_size']} x {configuration['image_size']}, up to "

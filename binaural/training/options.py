@@ -202,7 +202,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         speed,
         "--precision",
-        "auto: bf16 or fp16 on a GPU, fp32 on a CPU",
+        "auto: bf16 where the hardware multiplies it, else fp16 on a GPU and fp32 on a CPU",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     add(speed, "--compile", "torch.compile; auto: on a GPU", choices=("auto", "on", "off"))

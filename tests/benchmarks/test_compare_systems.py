@@ -23,9 +23,9 @@ SMALL = (
     "--batch_size", "4", "--num_workers", "0", "--log_interval", "1", "--precision", "fp32",
 )  # fmt: skip
 CONFIGURATION = {
-    "date": "2026-11-25", "processor": "abacus", "torch": "2", "precision": "float32", "threads": 2, "dataset": "simulated",
-    "train": 8, "val": 3, "test": 3, "image_size": 64, "max_depth": 12.0, "base_channels": 16,
-    "nb_epochs": 8, "batch_size": 16, "seeds": [0, 1],
+    "date": "2026-11-25", "processor": "abacus", "torch": "2", "precision": "float32", "threads": 2,
+    "dataset": "simulated", "train": 8, "val": 3, "test": 3, "image_size": 64, "max_depth": 12.0,
+    "base_channels": 16, "nb_epochs": 8, "batch_size": 16, "seeds": [0, 1],
     "constant": {"rmse": 1.4, "abs_rel": 0.7, "delta1": 0.2},
 }  # fmt: skip
 

@@ -154,21 +154,17 @@ struct TimesExponentials {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        acc[i][v] = broadcast<T>(-row_deltas[row + i]);
-        if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
-      }
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      acc[i][v] = broadcast<T>(-row_deltas[row + i]);
+      if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
+    });
   }
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        T* at = block + (row + i) * kBlockColumns + column + v * kLanes<T>;
-        store<T>(at, load<T>(at) * acc[i][v]);
-      }
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      T* at = block + (row + i) * kBlockColumns + column + v * kLanes<T>;
+      store<T>(at, load<T>(at) * acc[i][v]);
+    });
   }
 };
 

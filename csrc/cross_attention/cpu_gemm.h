@@ -105,6 +105,17 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
   }
 }
 
+// Calls f(i, v) for every accumulator. Unrolled from the start, so that they stay in registers: an
+// array with an index that is not yet constant goes through memory.
+template <int kRows, int kVectors, class F>
+BINAURAL_INLINE void for_accumulators(F&& f) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) f(i, v);
+  }
+}
+
 // Adds the product to c [rows, width], or writes it there if c is `fresh`.
 template <class T>
 struct AddTo {
@@ -114,18 +125,15 @@ struct AddTo {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        acc[i][v] = fresh ? Vec<T>{} : load<T>(c + (row + i) * stride + column + v * kLanes<T>);
-      }
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      acc[i][v] = fresh ? Vec<T>{} : load<T>(c + (row + i) * stride + column + v * kLanes<T>);
+    });
   }
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v)
-        store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
+    });
   }
 };
 
@@ -138,17 +146,14 @@ struct ScaleTo {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) acc[i][v] = Vec<T>{};
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v)
+                                          __attribute__((always_inline)) { acc[i][v] = Vec<T>{}; });
   }
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      const Vec<T> factor = broadcast<T>(factors[row + i]);
-      for (int v = 0; v < kVectors; ++v)
-        store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v] * factor);
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v] * factors[row + i]);
+    });
   }
 };
 

@@ -171,12 +171,10 @@ struct Similarity {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        acc[i][v] = broadcast<T>(-shifts[row + i]);
-        if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
-      }
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      acc[i][v] = broadcast<T>(-shifts[row + i]);
+      if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
+    });
   }
 };
 
@@ -187,14 +185,12 @@ struct Exponentials : Similarity<T, kLags> {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        Vec<T> e = exp2<T>(acc[i][v]);
-        if (kLags) e = acc[i][v] == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
-        acc[i][v] = e;
-        store<T>(to + (row + i) * kBlockColumns + column + v * kLanes<T>, e);
-      }
-    }
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      Vec<T> e = exp2<T>(acc[i][v]);
+      if (kLags) e = acc[i][v] == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
+      acc[i][v] = e;
+      store<T>(to + (row + i) * kBlockColumns + column + v * kLanes<T>, e);
+    });
   }
 };
 
@@ -209,24 +205,22 @@ struct SummedExponentials : Exponentials<T, kLags> {
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     Exponentials<T, kLags>::end(row, column, acc);
     if (column + kVectors * kLanes<T> > columns) {
-      for (int i = 0; i < kRows; ++i) {
-        for (int v = 0; v < kVectors; ++v) {
-          acc[i][v] = beyond<T>(column + v * kLanes<T>, columns) ? Vec<T>{} : acc[i][v];
-        }
-      }
+      for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+        acc[i][v] = beyond<T>(column + v * kLanes<T>, columns) ? Vec<T>{} : acc[i][v];
+      });
     }
-    for (int i = 0; i < kRows; ++i) {
+    Vec<T> of_row, of_columns[kVectors]{};
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       T* at = row_sums + (row + i) * kLanes<T>;
-      Vec<T> total = load<T>(at);
-      for (int v = 0; v < kVectors; ++v) total += acc[i][v];
-      store<T>(at, total);
-    }
+      of_row = (v == 0 ? load<T>(at) : of_row) + acc[i][v];
+      if (v == kVectors - 1) store<T>(at, of_row);
+      of_columns[v] += acc[i][v];
+    });
     if (kBoth) {
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         T* at = column_sums + column + v * kLanes<T>;
-        Vec<T> total = acc[0][v];
-        for (int i = 1; i < kRows; ++i) total += acc[i][v];
-        store<T>(at, load<T>(at) + total);
+        store<T>(at, load<T>(at) + of_columns[v]);
       }
     }
   }
@@ -240,16 +234,11 @@ struct Maxima : Similarity<T, kLags> {
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for (int i = 0; i < kRows; ++i) {
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      const Ints<T> padding = beyond<T>(column + v * kLanes<T>, columns);
       T* at = maxima + (row + i) * kLanes<T>;
-      Vec<T> most = load<T>(at);
-      for (int v = 0; v < kVectors; ++v) {
-        const Vec<T> s =
-            beyond<T>(column + v * kLanes<T>, columns) ? broadcast<T>(-kInfinity<T>) : acc[i][v];
-        most = maximum<T>(most, s);
-      }
-      store<T>(at, most);
-    }
+      store<T>(at, maximum<T>(load<T>(at), padding ? broadcast<T>(-kInfinity<T>) : acc[i][v]));
+    });
   }
 };
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "--dataset", "batvisionv2", "--image_size", "32", "--max_depth", "10", "--base_channels", "4",
     "--batch_size", "4", "--nb_epochs", "3", "--num_workers", "0", "--log_interval", "1",
+    "--precision", "fp32",  # runs are compared that differ in rounding, on CPUs with and without bfloat16
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
 from binaural.losses import BinauralAttentionLoss
+from binaural.precision import autocast
 from binaural.training.optimisation import make_optimizer
 from binaural.training.options import VIEW_LEVELS
 from kernels import use_backend
@@ -130,8 +131,7 @@ class Step:
     def _mode(self) -> Any:
         if not self.fast:
             return use_backend("reference")
-        dtype = self.setting.precision
-        return torch.autocast(self.setting.device, dtype, enabled=dtype != torch.float32)
+        return autocast(torch.device(self.setting.device), self.setting.precision)
 
     def count_flops(self) -> float:
         """Of a step: `torch.utils.flop_counter`'s, and what the fused attention kernels need."""

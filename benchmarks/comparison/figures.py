@@ -17,6 +17,7 @@ from binaural.evaluation.protocol import EvaluationSet, Protocol
 from binaural.features import CAMERA, channel_names
 from binaural.files import write_json
 from binaural.metrics import METRICS
+from binaural.precision import autocast
 from binaural.pretrained import WEIGHTS
 from binaural.training.batches import evaluation_loader
 from binaural.training.optimisation import choose_device, choose_precision, make_optimizer
@@ -116,7 +117,7 @@ def _step(run: Run) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        with autocast(device, precision):
             value = loss(network(heard), *seen)[0]
         value.backward()
         optimizer.step()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from binaural.metrics import DepthMetrics
+from binaural.precision import autocast
 
 
 def evaluate(
@@ -55,7 +56,7 @@ def predict(
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    with autocast(device, precision):
         return network(spectrogram).float()
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from binaural.data import Echoes
 from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
+from binaural.precision import autocast
 from binaural.pretrained import Pretrained
 from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
@@ -141,7 +142,7 @@ class Trainer:
         if self.front_end is not None:
             heard = self.front_end(heard)
         heard = heard.contiguous(memory_format=self.layout)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        with autocast(self.device, self.precision):
             # Of the whole batch, whose masked means are not those of its shares. Gradients of the shares add
             # up to the batch's; DistributedDataParallel takes their mean.
             total, terms = self.loss(self.processes.join(self.forward(heard)), *self.processes.join(targets))

@@ -209,11 +209,10 @@ struct SummedExponentials : Exponentials<T, kLags> {
         acc[i][v] = beyond<T>(column + v * kLanes<T>, columns) ? Vec<T>{} : acc[i][v];
       });
     }
-    Vec<T> of_row, of_columns[kVectors]{};
+    Vec<T> of_columns[kVectors]{};
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       T* at = row_sums + (row + i) * kLanes<T>;
-      of_row = (v == 0 ? load<T>(at) : of_row) + acc[i][v];
-      if (v == kVectors - 1) store<T>(at, of_row);
+      store<T>(at, load<T>(at) + acc[i][v]);
       of_columns[v] += acc[i][v];
     });
     if (kBoth) {

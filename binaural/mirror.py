@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.view_transform import ViewTransform, row_channels
+from kernels.layers import mirror_weight
 
 
 class MirrorConv2d(nn.Module):
@@ -34,14 +35,12 @@ class MirrorConv2d(nn.Module):
         super().__init__()
         if any(channels % 2 for channels in (*parts, out_channels)):
             raise ValueError(f"maps with two halves have even channels, got {[*parts]} and {out_channels}")
-        self.half_sizes = [part // 2 for part in parts for _ in range(2)]
+        self.parts = [*parts]
         self.weight = nn.Parameter(torch.empty(out_channels // 2, sum(parts), 3, 3))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
-        mirrored = self.weight.flip(-1).split(self.half_sizes, dim=1)
-        exchanged = [mirrored[index ^ 1] for index in range(len(mirrored))]
-        return F.conv2d(x, torch.cat([self.weight, torch.cat(exchanged, dim=1)]), padding=1)
+        return F.conv2d(x, mirror_weight(self.weight, self.parts, x.dtype), padding=1)
 
 
 class MirrorDoubleConv(DoubleConv):

@@ -13,12 +13,14 @@ struct Named {
 constexpr Named kNames[] = {{"generic", Isa::kGeneric},
                             {"avx2", Isa::kAvx2},
                             {"avx512", Isa::kAvx512},
+                            {"avx512_bf16", Isa::kAvx512Bf16},
                             {"avx512_on_avx2", Isa::kAvx512OnAvx2}};
 
 bool supported(Isa isa) {
   if (isa == Isa::kGeneric) return true;
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) {
+  if (isa == Isa::kAvx512Bf16 && !__builtin_cpu_supports("avx512bf16")) return false;
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
@@ -29,6 +31,7 @@ bool supported(Isa isa) {
 }
 
 Isa best() {
+  if (supported(Isa::kAvx512Bf16)) return Isa::kAvx512Bf16;
   if (supported(Isa::kAvx512)) return Isa::kAvx512;
   return supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kGeneric;
 }

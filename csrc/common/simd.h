@@ -212,6 +212,37 @@ BINAURAL_INLINE Words narrow(Vec<float> value, Float16) {
   return half | ((bits >> 16) & 0x8000);
 }
 
+// Between 32 and 16 bits a lane. One instruction, which GCC does not make of a conversion.
+BINAURAL_INLINE Words extend(HalfWords bits) {
+#if defined(BINAURAL_AVX512)
+  typedef int16_t From __attribute__((vector_size(32)));
+  typedef int32_t To __attribute__((vector_size(64)));
+  return bit_cast<Words>(__builtin_ia32_pmovzxwd512_mask(bit_cast<From>(bits), To{}, 0xffff));
+#else
+  return __builtin_convertvector(bits, Words);
+#endif
+}
+BINAURAL_INLINE HalfWords truncate(Words bits) {
+#if defined(BINAURAL_AVX512)
+  typedef int32_t From __attribute__((vector_size(64)));
+  typedef int16_t To __attribute__((vector_size(32)));
+  return bit_cast<HalfWords>(__builtin_ia32_pmovdw512_mask(bit_cast<From>(bits), To{}, 0xffff));
+#else
+  return __builtin_convertvector(bits, HalfWords);
+#endif
+}
+
+// Rounded to a storage type. The processor's own conversion takes what is subnormal as zero.
+template <class Storage>
+BINAURAL_INLINE HalfWords round_to(Vec<float> v, Storage) {
+#if defined(BINAURAL_AVX512_BF16)
+  if constexpr (std::is_same_v<Storage, BFloat16>) {
+    return bit_cast<HalfWords>(__builtin_ia32_cvtneps2bf16_v16sf(v));
+  }
+#endif
+  return truncate(narrow(v, Storage{}));
+}
+
 // Load and store kLanes<T> values of a storage type as what one computes in.
 template <class T, class Storage>
 BINAURAL_INLINE Vec<T> load_as(const Storage* p) {
@@ -220,7 +251,7 @@ BINAURAL_INLINE Vec<T> load_as(const Storage* p) {
   } else {
     HalfWords bits;
     std::memcpy(&bits, p, sizeof(bits));
-    return widen(__builtin_convertvector(bits, Words), Storage{});
+    return widen(extend(bits), Storage{});
   }
 }
 
@@ -229,14 +260,14 @@ BINAURAL_INLINE void store_as(Storage* p, Vec<T> v) {
   if constexpr (std::is_same_v<T, Storage>) {
     store<T>(p, v);
   } else {
-    const HalfWords bits = __builtin_convertvector(narrow(v, Storage{}), HalfWords);
+    const HalfWords bits = round_to(v, Storage{});
     std::memcpy(p, &bits, sizeof(bits));
   }
 }
 
-// The same for the first `count` values; the other lanes are 0, or are not written. For what one
-// computes in, masks do that in one instruction where there are any: through memory, the copy and
-// the load that waits for it take many times as long.
+// The same for the first `count` values; the other lanes are 0, or are not written. Masks do that
+// in one instruction where there are any: through memory, the copy and the load that waits for it
+// take many times as long.
 #if defined(BINAURAL_AVX512)
 #define BINAURAL_MASKS
 template <class T>
@@ -256,6 +287,16 @@ BINAURAL_INLINE void store_masked(float* p, Vec<float> v, Mask<float> mask) {
 }
 BINAURAL_INLINE void store_masked(double* p, Vec<double> v, Mask<double> mask) {
   __builtin_ia32_storeupd512_mask(p, v, mask);
+}
+// Of 16 bits a lane.
+#define BINAURAL_HALF_MASKS
+typedef int16_t Shorts __attribute__((vector_size(32)));
+BINAURAL_INLINE HalfWords load_masked(const uint16_t* p, Mask<float> mask) {
+  const auto* bits = reinterpret_cast<const int16_t*>(p);
+  return bit_cast<HalfWords>(__builtin_ia32_loaddquhi256_mask(bits, Shorts{}, mask));
+}
+BINAURAL_INLINE void store_masked(uint16_t* p, HalfWords v, Mask<float> mask) {
+  __builtin_ia32_storedquhi256_mask(reinterpret_cast<int16_t*>(p), bit_cast<Shorts>(v), mask);
 }
 #elif defined(__x86_64__) && BINAURAL_VECTOR_BYTES == 32
 #define BINAURAL_MASKS
@@ -285,6 +326,11 @@ BINAURAL_INLINE Vec<T> load_some(const Storage* p, int64_t count) {
 #if defined(BINAURAL_MASKS)
   if constexpr (std::is_same_v<T, Storage>) return load_masked(p, first_lanes<T>(count));
 #endif
+#if defined(BINAURAL_HALF_MASKS)
+  if constexpr (!std::is_same_v<T, Storage>) {
+    return widen(extend(load_masked(&p->bits, first_lanes<float>(count))), Storage{});
+  }
+#endif
   Storage padded[kLanes<T>]{};
   std::memcpy(padded, p, count * sizeof(Storage));
   return load_as<T>(padded);
@@ -294,6 +340,11 @@ template <class T, class Storage>
 BINAURAL_INLINE void store_some(Storage* p, Vec<T> v, int64_t count) {
 #if defined(BINAURAL_MASKS)
   if constexpr (std::is_same_v<T, Storage>) return store_masked(p, v, first_lanes<T>(count));
+#endif
+#if defined(BINAURAL_HALF_MASKS)
+  if constexpr (!std::is_same_v<T, Storage>) {
+    return store_masked(&p->bits, round_to(v, Storage{}), first_lanes<float>(count));
+  }
 #endif
   Storage padded[kLanes<T>];
   store_as<T>(padded, v);

@@ -79,6 +79,6 @@ struct KernelPair {
   Kernels single, dual;
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair)
+BINAURAL_DECLARE_TABLES(KernelPair, avx512)
 
 }  // namespace binaural::cross_attention

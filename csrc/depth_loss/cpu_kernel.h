@@ -47,6 +47,6 @@ struct KernelPair {
   Kernels single, dual;  // kWide is float, double
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair)
+BINAURAL_DECLARE_TABLES(KernelPair, avx512)
 
 }  // namespace binaural::depth_loss

@@ -5,5 +5,6 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define BINAURAL_ISA avx512
 #define BINAURAL_VECTOR_BYTES 64
+#define BINAURAL_AVX512
 #include "layers/cpu_table.h"
 #endif

@@ -51,6 +51,9 @@ struct Kernels {
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
                       const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
                       float* scratch, S* to, int64_t step);
+  void (*convert)(const float* from, int64_t count, S* to);
+  // to = a + b
+  void (*add)(const S* a, const S* b, int64_t count, float* to);
 };
 
 struct KernelPair {
@@ -58,6 +61,6 @@ struct KernelPair {
   Kernels<BFloat16> half;
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair)
+BINAURAL_DECLARE_TABLES(KernelPair, avx512_bf16)
 
 }  // namespace binaural::layers

@@ -1,6 +1,6 @@
 """The definitions, in plain PyTorch: every kernel is tested against them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,3 +52,10 @@ def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
     """`kernels.layers.upsample_concat`."""
     upsampled = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([skip, upsampled], dim=1)
+
+
+def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """`kernels.layers.mirror_weight`."""
+    halves = weight.flip(-1).split([part // 2 for part in parts for _ in range(2)], dim=1)
+    exchanged = [halves[index ^ 1] for index in range(len(halves))]
+    return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)

@@ -26,7 +26,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield chosen
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_on_avx2"])
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the kernels of one instruction set, where the processor has it."""
     folder = Path(kernels.__file__).parent

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import use_backend
-from kernels.layers import batch_norm_relu, reference, upsample_concat
+from kernels.layers import batch_norm_relu, mirror_weight, reference, upsample_concat
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -162,6 +162,49 @@ def test_upsample_concat(skip, below, dtype):
     check(results, expected, run(reference.upsample_concat, *leaves))
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("parts", "kernel"), [([4], (3, 3)), ([6, 2], (3, 3)), ([34, 50], (3, 5)), ([2], (1, 1))]
+)
+def test_mirror_weight(parts, kernel, dtype):
+    torch.manual_seed(0)
+    weight = make_map(5, sum(parts), *kernel, dtype=torch.float32)
+    gradient = torch.randn(10, sum(parts), *kernel).to(dtype)
+    both = mirror_weight(weight, parts, dtype)
+    assert "MirrorWeight" in type(both.grad_fn).__name__
+    assert both.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(both, reference.mirror_weight(weight, parts, dtype), rtol=0, atol=0)
+    (of_weight,) = torch.autograd.grad(both, weight, gradient)
+    exact = reference.mirror_weight(weight.double(), parts, torch.float64)
+    (expected,) = torch.autograd.grad(exact, weight, gradient.double())
+    assert of_weight.dtype == torch.float32
+    torch.testing.assert_close(of_weight, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", ["three parts", "layout", "float64"])
+def test_mirror_weight_of_all_else_is_the_definition(case):
+    weight = make_map(3, 12, 3, 3, dtype=torch.float64 if case == "float64" else torch.float32)
+    if case == "layout":
+        weight = weight.detach().contiguous().requires_grad_()
+    parts = [2, 4, 6] if case == "three parts" else [12]
+    both = mirror_weight(weight, parts, weight.dtype)
+    assert "MirrorWeight" not in type(both.grad_fn).__name__
+    begin = 0
+    for part in parts:
+        own, other = weight[:, begin : begin + part].chunk(2, dim=1)
+        mirrored = torch.cat([other, own], dim=1).flip(-1)
+        torch.testing.assert_close(both[3:, begin : begin + part], mirrored, rtol=0, atol=0)
+        begin += part
+    torch.testing.assert_close(both[:3], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("parts", [[3, 5], [4, 2], [8, 0]])
+def test_mirror_weight_refuses_parts_that_do_not_fit(parts):
+    with pytest.raises(ValueError, match=r"parts must be even and sum to weight's C_in = 8, got \["):
+        mirror_weight(torch.ones(2, 8, 3, 3), parts, torch.float32)
+
+
 def test_second_order_raises():
     x = make_map(2, 4, 4, 4, dtype=torch.float32)
     y, _ = batch_norm_relu(x, torch.ones(4), torch.zeros(4), torch.zeros(4), torch.ones(4), training=True)
@@ -170,6 +213,10 @@ def test_second_order_raises():
         gradient.sum().backward()
     skip, below = make_map(1, 2, 4, 4, dtype=torch.float32), make_map(1, 2, 2, 2, dtype=torch.float32)
     (gradient,) = torch.autograd.grad(upsample_concat(skip, below).square().sum(), below, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
+    both = mirror_weight(skip, [2], torch.float32)
+    (gradient,) = torch.autograd.grad(both.square().sum(), skip, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
 
@@ -196,3 +243,7 @@ def test_operators_pass_opcheck(shape, norms):
     torch.library.opcheck(ops.batch_norm_relu_backward, (x[:], pooled, x, *per_channel, 1e-5))
     torch.library.opcheck(ops.upsample_concat_forward, (x, pooled))
     torch.library.opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))
+    weight = make_map(4, 6, 3, 3, dtype=torch.float32).detach()
+    for dtype in DTYPES:
+        torch.library.opcheck(ops.mirror_weight_forward, (weight, 4, dtype))
+        torch.library.opcheck(ops.mirror_weight_backward, (weight.to(dtype), 4))

@@ -12,6 +12,8 @@ UNITS = {
     "avx2": '#pragma GCC target("avx2,fma")\n#define BINAURAL_VECTOR_BYTES 32',
     "avx512": '#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")\n'
     "#define BINAURAL_VECTOR_BYTES 64\n#define BINAURAL_AVX512",
+    "avx512_bf16": '#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")\n'
+    "#define BINAURAL_VECTOR_BYTES 64\n#define BINAURAL_AVX512\n#define BINAURAL_AVX512_BF16",
     "avx512_on_avx2": '#pragma GCC target("avx2,fma")\n#define BINAURAL_VECTOR_BYTES 64',
 }
 HEADER = """
@@ -42,6 +44,48 @@ int errors() {
 }
 
 int main() { std::printf("%d %d", errors<float>(), errors<double>()); }
+"""
+
+HALVES = """
+// Every value of a 16-bit type through float and back, whole vectors and parts of them, and what lies in the
+// middle between two neighbours, which goes to the even one.
+template <class S>
+int errors(int infinity) {
+  constexpr int kL = kLanes<float>;
+#if defined(BINAURAL_AVX512_BF16)
+  constexpr bool kFlushes = std::is_same_v<S, binaural::BFloat16>;
+#else
+  constexpr bool kFlushes = false;
+#endif
+  int wrong = 0;
+  for (int first = 0; first < 65536; first += kL) {
+    const int count = 1 + first / kL % kL;
+    S from[kL], whole[kL], part[kL];
+    for (int i = 0; i < kL; ++i) from[i] = {uint16_t(first + i)}, part[i] = {uint16_t(7)};
+    const Vec<float> v = load_as<float>(from), some = load_some<float>(from, count);
+    store_as<float>(whole, v);
+    store_some<float>(part, v, count);
+    for (int i = 0; i < kL; ++i) {
+      const int magnitude = from[i].bits & 0x7fff;
+      const bool nan = magnitude > infinity;
+      // The processor's own conversion takes what is subnormal as zero.
+      const int expected = std::fabs(v[i]) < 0x1p-126f && kFlushes ? from[i].bits & 0x8000 : from[i].bits;
+      wrong += nan ? (whole[i].bits & 0x7fff) <= infinity : whole[i].bits != expected;
+      wrong += part[i].bits != (i < count ? whole[i].bits : 7);
+      wrong += i < count ? !nan && some[i] != v[i] : some[i] != 0;
+      if (magnitude >= infinity - 1 || std::fabs(v[i]) < 0x1p-126f) continue;
+      S next[kL] = {{uint16_t(from[i].bits + 1)}};
+      const float middle = v[i] / 2 + load_as<float>(next)[0] / 2;
+      store_as<float>(next, broadcast<float>(middle));
+      wrong += next[0].bits != (from[i].bits + (from[i].bits & 1));
+    }
+  }
+  return wrong;
+}
+
+int main() {
+  std::printf("%d %d", errors<binaural::BFloat16>(0x7f80), errors<binaural::Float16>(0x7c00));
+}
 """
 
 
@@ -88,6 +132,10 @@ def run(isa, tmp_path):
 
 def test_a_part_of_a_vector_is_read_and_written_and_nothing_behind(run):
     assert run(PARTS) == "0 0"
+
+
+def test_16_bits_are_widened_and_rounded_to_nearest(run):
+    assert run(HALVES) == "0 0"
 
 
 def test_logarithms(run):

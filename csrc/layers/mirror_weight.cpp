@@ -1,0 +1,108 @@
+// The CPU operators that make the weights of a convolution of maps with two halves from those of
+// its first half.
+#include "layers/maps.h"
+
+namespace binaural::layers {
+namespace {
+
+// The weights of one tap of the kernel, by input channels: two parts, each with two halves, which
+// the mirror exchanges.
+struct Halves {
+  Halves(int64_t channels, int64_t first_part)
+      : sizes{first_part / 2, (channels - first_part) / 2} {
+    STD_TORCH_CHECK(
+        first_part >= 0 && first_part <= channels && first_part % 2 == 0 && channels % 2 == 0,
+        "channels must be of two parts, each even");
+  }
+  // body(half, its twin, channels) for where each half begins.
+  template <class Body>
+  void each(Body body) const {
+    int64_t begin = 0;
+    for (const int64_t size : sizes) {
+      body(begin, begin + size, size);
+      body(begin + size, begin, size);
+      begin += 2 * size;
+    }
+  }
+  int64_t sizes[2];
+};
+
+// body(row) for the taps of a row of the kernel of an output channel, counted over all of them.
+template <class S, class Body>
+void for_rows(const Map<S>& map, int64_t rows, Body body) {
+  const int64_t grain = std::max<int64_t>(1, (1 << 13) / (map.width * map.channels));
+  torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
+template <class S>
+Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
+  const Map<float> weight(weight_, "weight");
+  STD_TORCH_CHECK(weight.dense(), "weight must be channels-last without gaps");
+  const Halves halves(weight.channels, first_part);
+  Tensor both = torch::stable::new_empty(
+      weight_, std::vector<int64_t>{2 * weight.batch, weight.height, weight.width, weight.channels},
+      dtype);
+  const Kernels<S>& run = kernels_for<S>();
+  S* as_is = static_cast<S*>(both.data_ptr());
+  S* mirrored = as_is + weight.pixels() * weight.channels;
+  for_rows(weight, weight.batch * weight.height, [&](int64_t row) {
+    const int64_t size = weight.width * weight.channels;
+    const float* from = weight.data + row * size;
+    run.convert(from, size, as_is + row * size);
+    for (int64_t tap = 0; tap < weight.width; ++tap, from += weight.channels) {
+      S* to = mirrored + row * size + (weight.width - 1 - tap) * weight.channels;
+      halves.each([&](int64_t half, int64_t twin, int64_t channels) {
+        run.convert(from + half, channels, to + twin);
+      });
+    }
+  });
+  return both;
+}
+
+template <class S>
+Tensor backward(const Tensor& gradient_, int64_t first_part) {
+  const Map<S> gradient(gradient_, "the gradient");
+  STD_TORCH_CHECK(gradient.dense() && gradient.batch % 2 == 0,
+                  "the gradient must be channels-last without gaps, of both halves");
+  const Halves halves(gradient.channels, first_part);
+  const int64_t outputs = gradient.batch / 2;
+  Tensor dweight = torch::stable::new_empty(
+      gradient_, std::vector<int64_t>{outputs, gradient.height, gradient.width, gradient.channels},
+      ScalarType::Float);
+  const Kernels<S>& run = kernels_for<S>();
+  const S* mirrored =
+      gradient.data + outputs * gradient.height * gradient.width * gradient.channels;
+  for_rows(gradient, outputs * gradient.height, [&](int64_t row) {
+    const int64_t size = gradient.width * gradient.channels;
+    const S* as_is = gradient.data + row * size;
+    float* to = static_cast<float*>(dweight.data_ptr()) + row * size;
+    for (int64_t tap = 0; tap < gradient.width; ++tap) {
+      const int64_t offset = tap * gradient.channels;
+      const S* from = mirrored + row * size + (gradient.width - 1 - tap) * gradient.channels;
+      halves.each([&](int64_t half, int64_t twin, int64_t channels) {
+        run.add(as_is + offset + half, from + twin, channels, to + offset + half);
+      });
+    }
+  });
+  return dweight;
+}
+
+Tensor mirror_weight_forward(Tensor weight, int64_t first_part, ScalarType dtype) {
+  return dtype == ScalarType::BFloat16 ? forward<BFloat16>(weight, first_part, dtype)
+                                       : forward<float>(weight, first_part, ScalarType::Float);
+}
+
+Tensor mirror_weight_backward(Tensor gradient, int64_t first_part) {
+  return with_storage(
+      gradient, [&](auto stored) { return backward<decltype(stored)>(gradient, first_part); });
+}
+
+}  // namespace
+}  // namespace binaural::layers
+
+STABLE_TORCH_LIBRARY_IMPL(binaural, CPU, m) {
+  m.impl("mirror_weight_forward", TORCH_BOX(&binaural::layers::mirror_weight_forward));
+  m.impl("mirror_weight_backward", TORCH_BOX(&binaural::layers::mirror_weight_backward));
+}

@@ -18,7 +18,7 @@ from binaural.networks import load_network
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
 from binaural.training.activations import checkpoint_activations
-from binaural.training.allocator import keep_freed_memory
+from binaural.training.allocator import set_up_heap
 from binaural.training.batches import evaluation_loader
 from binaural.training.checks import check_backend, check_data
 from binaural.training.interruption import Interruption, StopRequested
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(options: Options, processes: Processes) -> None:
-    keep_freed_memory()
+    set_up_heap()
     torch.manual_seed(options.seed)
     device = processes.device
     precision, why_precision = choose_precision(options.precision, device)

@@ -22,6 +22,7 @@ from benchmarks.machine import processor_name
 from binaural.command_line import natural, positive_int
 from binaural.data import open_split
 from binaural.simulate import simulate_dataset
+from binaural.training.allocator import set_up_heap
 from binaural.training.optimisation import choose_device, choose_precision
 
 DESCRIPTION = """\
@@ -87,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(options: argparse.Namespace, train_arguments: list[str]) -> None:
+    set_up_heap()  # as train.py does, for the steps that are timed
     shared = (
         "--nb_epochs", str(options.nb_epochs), "--simulated_rooms", str(options.simulated_rooms),
         *train_arguments,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from binaural.training.allocator import set_up_heap
 from kernels import extension
 
 
@@ -28,6 +29,7 @@ def peak_memory(function: Callable[[], object], device: str) -> int | None:
     # Freed memory that is kept for the next call would hide what is taken.
     extension.release_memory()
     ctypes.CDLL(None).malloc_trim(0)
+    set_up_heap()  # its end has moved back
     before = _resident("VmRSS")
     reset.write_text("5")
     kept = function()

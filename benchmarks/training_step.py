@@ -33,7 +33,7 @@ from benchmarks.systems import (
     Setting,
     Step,
 )
-from binaural.training.allocator import keep_freed_memory
+from binaural.training.allocator import set_up_heap
 from binaural.training.optimisation import choose_precision
 
 PROBLEMS = (Problem(32, 128, 4), Problem(64, 256, 1))
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--no_growth", action="store_true", help="leave out how cost grows")
     options = parser.parse_args()
 
-    keep_freed_memory()
+    set_up_heap()
     machine = describe_machine()
     if options.device == "cuda":
         machine = replace(machine, processor=torch.cuda.get_device_name())

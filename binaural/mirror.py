@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.view_transform import ViewTransform, row_channels
-from kernels.layers import mirror_weight
+from kernels.layers import add_mirrored, mirror_weight
 
 
 class MirrorConv2d(nn.Module):
@@ -71,16 +71,20 @@ class TwofoldFusion(Fusion):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         own, other = self.conv.weight.split(left.shape[1], dim=1)
-        fused = F.conv2d(left, torch.cat([own, other])).add_(F.conv2d(right, torch.cat([other, own])))
-        return norm_relu(self.norm, fused)[0]
+        of_left = F.conv2d(left, torch.cat([own, other]))
+        of_right = F.conv2d(right, torch.cat([other, own]))
+        return norm_relu(self.norm, self.add(of_left, of_right))[0]
+
+    def add(self, of_left: Tensor, of_right: Tensor) -> Tensor:
+        """What both ears contribute, [B, C_out, H, W] each → their sum."""
+        return of_left.add_(of_right)
 
 
 class MirrorFusion(TwofoldFusion):
     """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror."""
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        seen, mirrored = super().forward(left, right).chunk(2, dim=1)
-        return torch.cat([seen, mirrored.flip(-1)], dim=1)
+    def add(self, of_left: Tensor, of_right: Tensor) -> Tensor:
+        return add_mirrored(of_left, of_right)
 
 
 class MirrorViewTransform(ViewTransform):

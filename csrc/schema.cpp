@@ -30,6 +30,8 @@ STABLE_TORCH_LIBRARY(binaural, m) {
       " Tensor mean, Tensor var, float eps) -> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("upsample_concat_forward(Tensor skip, Tensor below) -> Tensor joined");
   m.def("upsample_concat_backward(Tensor gradient, int height, int width) -> Tensor dbelow");
+  m.def("add_mirrored_forward(Tensor a, Tensor b) -> Tensor y");
+  m.def("add_mirrored_backward(Tensor gradient) -> Tensor of_either");
   m.def("mirror_weight_forward(Tensor weight, int first_part, ScalarType dtype) -> Tensor both");
   m.def("mirror_weight_backward(Tensor gradient, int first_part) -> Tensor dweight");
   m.def("release_memory() -> ()");

@@ -51,6 +51,8 @@ struct Kernels {
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
                       const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
                       float* scratch, S* to, int64_t step);
+  // A row of a + b, or of a where b is null: the second half of its channels in the mirror.
+  void (*mirror_half)(const S* a, const S* b, int64_t width, int64_t channels, S* to);
   void (*convert)(const float* from, int64_t count, S* to);
   // to = a + b
   void (*add)(const S* a, const S* b, int64_t count, float* to);

@@ -72,4 +72,15 @@ inline Tensor new_map(const Tensor& like, int64_t batch, int64_t height, int64_t
   return torch::stable::new_empty(like, std::vector<int64_t>{batch, height, width, channels});
 }
 
+// Rows that a thread gets at least: with fewer numbers it finishes before it has begun.
+inline int64_t row_grain(int64_t per_row) { return std::max<int64_t>(1, (1 << 13) / per_row); }
+
+// body(row), shared out among the threads.
+template <class Body>
+void for_rows(int64_t rows, int64_t per_row, Body body) {
+  torch::stable::parallel_for(0, rows, row_grain(per_row), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
 }  // namespace binaural::layers

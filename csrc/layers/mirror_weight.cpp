@@ -27,15 +27,6 @@ struct Halves {
   int64_t sizes[2];
 };
 
-// body(row) for the taps of a row of the kernel of an output channel, counted over all of them.
-template <class S, class Body>
-void for_rows(const Map<S>& map, int64_t rows, Body body) {
-  const int64_t grain = std::max<int64_t>(1, (1 << 13) / (map.width * map.channels));
-  torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) body(row);
-  });
-}
-
 template <class S>
 Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
   const Map<float> weight(weight_, "weight");
@@ -47,8 +38,8 @@ Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
   const Kernels<S>& run = kernels_for<S>();
   S* as_is = static_cast<S*>(both.data_ptr());
   S* mirrored = as_is + weight.pixels() * weight.channels;
-  for_rows(weight, weight.batch * weight.height, [&](int64_t row) {
-    const int64_t size = weight.width * weight.channels;
+  const int64_t size = weight.width * weight.channels;
+  for_rows(weight.batch * weight.height, size, [&](int64_t row) {
     const float* from = weight.data + row * size;
     run.convert(from, size, as_is + row * size);
     for (int64_t tap = 0; tap < weight.width; ++tap, from += weight.channels) {
@@ -74,8 +65,8 @@ Tensor backward(const Tensor& gradient_, int64_t first_part) {
   const Kernels<S>& run = kernels_for<S>();
   const S* mirrored =
       gradient.data + outputs * gradient.height * gradient.width * gradient.channels;
-  for_rows(gradient, outputs * gradient.height, [&](int64_t row) {
-    const int64_t size = gradient.width * gradient.channels;
+  const int64_t size = gradient.width * gradient.channels;
+  for_rows(outputs * gradient.height, size, [&](int64_t row) {
     const S* as_is = gradient.data + row * size;
     float* to = static_cast<float*>(dweight.data_ptr()) + row * size;
     for (int64_t tap = 0; tap < gradient.width; ++tap) {

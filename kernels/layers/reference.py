@@ -59,3 +59,9 @@ def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> T
     halves = weight.flip(-1).split([part // 2 for part in parts for _ in range(2)], dim=1)
     exchanged = [halves[index ^ 1] for index in range(len(halves))]
     return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)
+
+
+def add_mirrored(a: Tensor, b: Tensor) -> Tensor:
+    """`kernels.layers.add_mirrored`."""
+    seen, mirrored = (a + b).chunk(2, dim=1)
+    return torch.cat([seen, mirrored.flip(-1)], dim=1)

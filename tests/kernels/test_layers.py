@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import use_backend
-from kernels.layers import batch_norm_relu, mirror_weight, reference, upsample_concat
+from kernels.layers import add_mirrored, batch_norm_relu, mirror_weight, reference, upsample_concat
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -164,6 +164,34 @@ def test_upsample_concat(skip, below, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 64, 3, 8), (3, 2, 1, 1), (2, 70, 2, 3)])
+def test_add_mirrored(shape, dtype):
+    torch.manual_seed(0)
+    a, b = (make_map(*shape, dtype=dtype) for _ in range(2))
+    gradient = torch.randn(shape).to(dtype)
+    y = add_mirrored(a, b)
+    assert "AddMirrored" in type(y.grad_fn).__name__
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    seen, mirrored = (a + b).chunk(2, dim=1)
+    expected = torch.cat([seen, mirrored.flip(-1)], dim=1)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    for given, exact in zip(*(torch.autograd.grad(t, (a, b), gradient) for t in (y, expected)), strict=True):
+        torch.testing.assert_close(given, exact, rtol=0, atol=0)
+
+
+def test_add_mirrored_of_all_else_is_the_definition():
+    maps = [torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    torch.autograd.gradcheck(add_mirrored, maps)
+
+
+@pytest.mark.parametrize("shapes", [((2, 4, 3, 3), (2, 4, 3, 1)), ((2, 3, 3, 3), (2, 3, 3, 3))])
+def test_add_mirrored_refuses_maps_that_do_not_fit(shapes):
+    with pytest.raises(ValueError, match="an even C, got"):
+        add_mirrored(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("parts", "kernel"), [([4], (3, 3)), ([6, 2], (3, 3)), ([34, 50], (3, 5)), ([2], (1, 1))]
 )
@@ -215,6 +243,9 @@ def test_second_order_raises():
     (gradient,) = torch.autograd.grad(upsample_concat(skip, below).square().sum(), below, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
+    (gradient,) = torch.autograd.grad(add_mirrored(skip, skip).square().sum(), skip, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
     both = mirror_weight(skip, [2], torch.float32)
     (gradient,) = torch.autograd.grad(both.square().sum(), skip, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
@@ -243,6 +274,8 @@ def test_operators_pass_opcheck(shape, norms):
     torch.library.opcheck(ops.batch_norm_relu_backward, (x[:], pooled, x, *per_channel, 1e-5))
     torch.library.opcheck(ops.upsample_concat_forward, (x, pooled))
     torch.library.opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))
+    torch.library.opcheck(ops.add_mirrored_forward, (x, x * 2))
+    torch.library.opcheck(ops.add_mirrored_backward, (x,))
     weight = make_map(4, 6, 3, 3, dtype=torch.float32).detach()
     for dtype in DTYPES:
         torch.library.opcheck(ops.mirror_weight_forward, (weight, 4, dtype))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from binaural.sharing import share
 from kernels import cross_attention
+from kernels.layers import layer_norm
 
 Scope = Literal["time", "plane"]
 Similarity = Literal["shared", "separate"]
@@ -168,7 +169,7 @@ class BinauralCrossAttention(nn.Module):
         ones = torch.ones_like(gain[:1])
         scales = [ones.expand(self.sizes[0]), gain] + [ones.expand(size) for size in self.sizes[2:]]
         scale = torch.cat(scales)
-        normalised = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normalised = layer_norm(x, norm.weight, norm.bias, norm.eps)
         # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
         weight = (project.weight * scale[:, None])[:, :, None, None]
         packed = F.conv2d(normalised, weight, project.bias * scale).permute(0, 2, 3, 1)

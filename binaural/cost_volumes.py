@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binaural.sharing import share
+from kernels.layers import layer_norm
 
 LONGEST_LAG = 4
 """Steps, where nothing else is asked for; at the coarser levels more than a head's largest delay."""
@@ -167,4 +168,4 @@ def _shift(x: Tensor, steps: int) -> Tensor:
 
 def _normalise(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Over the channels of [B, C, H, W]."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return layer_norm(x, norm.weight, norm.bias, norm.eps)

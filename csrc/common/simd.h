@@ -118,6 +118,22 @@ BINAURAL_INLINE T largest(Vec<T> v) {
   return most;
 }
 
+template <class T, int kStep, int... kLane>
+BINAURAL_INLINE Vec<T> add_lanes(Vec<T> v, std::integer_sequence<int, kLane...>) {
+  return v + __builtin_shufflevector(v, v, (kLane ^ kStep)...);
+}
+
+// The sum of the lanes, by halves.
+template <class T, int kStep = kLanes<T> / 2>
+BINAURAL_INLINE T total(Vec<T> v) {
+  v = add_lanes<T, kStep>(v, std::make_integer_sequence<int, kLanes<T>>{});
+  if constexpr (kStep > 1) {
+    return total<T, kStep / 2>(v);
+  } else {
+    return v[0];
+  }
+}
+
 // 0, 1, 2, ... in the lanes.
 template <class T>
 BINAURAL_INLINE Ints<T> lane_numbers() {

@@ -9,7 +9,7 @@
 
 namespace binaural::layers {
 
-// y = max(x · scale + shift, 0) per channel: batch norm and ReLU.
+// v · scale + shift per channel, of which a batch norm's ReLU takes what is above 0.
 struct Affine {
   const float *scale, *shift;  // [C]
 };
@@ -51,6 +51,14 @@ struct Kernels {
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
                       const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
                       float* scratch, S* to, int64_t step);
+  // Over the channels of each pixel, with affine's scale and shift; `mean` and 1 / standard
+  // deviation, `inverse`, are written by pixel.
+  void (*layer_norm)(const S* x, int64_t pixels, int64_t channels, Affine, float eps, S* y,
+                     float* mean, float* inverse);
+  // What belongs to the weight and the bias is added to dweight and dbias, [C].
+  void (*differentiate_layer_norm)(const S* x, Rows<S> dy, int64_t pixels, int64_t channels,
+                                   const float* weight, const float* mean, const float* inverse,
+                                   S* dx, float* dweight, float* dbias);
   // A row of a + b, or of a where b is null: the second half of its channels in the mirror.
   void (*mirror_half)(const S* a, const S* b, int64_t width, int64_t channels, S* to);
   void (*convert)(const float* from, int64_t count, S* to);

@@ -1,15 +1,17 @@
 // The kernels of one instruction set; the last thing that its translation unit includes.
 #include "layers/cpu_batch_norm_relu.h"
 #include "layers/cpu_interpolate.h"
+#include "layers/cpu_layer_norm.h"
 #include "layers/cpu_mirror.h"
 
 namespace binaural::layers {
 
 namespace BINAURAL_ISA {
 template <class S>
-constexpr Kernels<S> kTable = {
-    add_moments<S>,   normalise<S>,   pool<S>,        unpool<S>,  add_gradients<S>,
-    differentiate<S>, interpolate<S>, mirror_half<S>, convert<S>, add<S>};
+constexpr Kernels<S> kTable = {add_moments<S>, normalise<S>,     pool<S>,
+                               unpool<S>,      add_gradients<S>, differentiate<S>,
+                               interpolate<S>, layer_norm<S>,    differentiate_layer_norm<S>,
+                               mirror_half<S>, convert<S>,       add<S>};
 }
 
 const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};

@@ -48,6 +48,11 @@ def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tens
     return norm(pixels).permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`kernels.layers.layer_norm`."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+
+
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
     """`kernels.layers.upsample_concat`."""
     upsampled = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)

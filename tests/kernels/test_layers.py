@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from kernels import use_backend
-from kernels.layers import add_mirrored, batch_norm_relu, mirror_weight, reference, upsample_concat
+from kernels.layers import (
+    add_mirrored,
+    batch_norm_relu,
+    layer_norm,
+    mirror_weight,
+    reference,
+    upsample_concat,
+)
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -164,6 +171,58 @@ def test_upsample_concat(skip, below, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (3, 32, 8, 6), (1, 70, 4, 5), (40, 3, 2, 3), (1, 16, 1, 1)])
+def test_layer_norm(shape, dtype):
+    torch.manual_seed(0)
+    x = make_map(*shape, dtype=dtype, offset=3.0)
+    weight, bias = (torch.randn(shape[1]).requires_grad_() for _ in range(2))
+    # A slice of the channels, as a convolution's gradient may be.
+    gradient = torch.randn(shape[0], 2 * shape[1], *shape[2:]).to(memory_format=torch.channels_last)
+    gradient = gradient[:, shape[1] :]
+
+    def run(function, x, weight, bias):
+        y = function(x, weight, bias, 1e-5)
+        return [y, *torch.autograd.grad(y, (x, weight, bias), gradient.to(y.dtype))]
+
+    results = run(layer_norm, x, weight, bias)
+    assert "LayerNorm" in type(layer_norm(x, weight, bias).grad_fn).__name__
+    assert results[0].is_contiguous(memory_format=torch.channels_last)
+    expected = run(reference.layer_norm, *with_dtype((x, weight, bias), torch.float64))
+    check(results, expected, run(reference.layer_norm, x, weight, bias))
+
+
+def test_layer_norm_keeps_its_digits_where_the_mean_is_large():
+    torch.manual_seed(0)
+    x = make_map(2, 48, 3, 5, dtype=torch.float32, offset=1000.0).detach()
+    expected = reference.layer_norm(x.double(), *(f(48).double() for f in (torch.ones, torch.zeros)), 1e-5)
+    result = layer_norm(x, torch.ones(48), torch.zeros(48))
+    assert (result - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_layer_norm_is_the_same_on_any_number_of_threads():
+    torch.manual_seed(0)
+    x = make_map(4, 32, 32, 32, dtype=torch.float32)
+    weight, bias = (torch.ones(32, requires_grad=True) for _ in range(2))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            y = layer_norm(x, weight, bias)
+            results.append([y, *torch.autograd.grad((y * x).square().sum(), (weight, bias))])
+    finally:
+        torch.set_num_threads(threads)
+    for others in results[1:]:
+        assert all(one.equal(other) for one, other in zip(results[0], others, strict=True))
+
+
+def test_layer_norm_refuses_what_is_not_of_the_channels():
+    x = make_map(2, 6, 3, 3, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"bias must be \[C\] = \[6\], got \[3\]"):
+        layer_norm(x, torch.ones(6), torch.ones(3))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 64, 3, 8), (3, 2, 1, 1), (2, 70, 2, 3)])
 def test_add_mirrored(shape, dtype):
     torch.manual_seed(0)
@@ -243,6 +302,11 @@ def test_second_order_raises():
     (gradient,) = torch.autograd.grad(upsample_concat(skip, below).square().sum(), below, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
+    (gradient,) = torch.autograd.grad(
+        layer_norm(skip, torch.ones(2), torch.ones(2)).square().sum(), skip, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
     (gradient,) = torch.autograd.grad(add_mirrored(skip, skip).square().sum(), skip, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
@@ -274,6 +338,10 @@ def test_operators_pass_opcheck(shape, norms):
     torch.library.opcheck(ops.batch_norm_relu_backward, (x[:], pooled, x, *per_channel, 1e-5))
     torch.library.opcheck(ops.upsample_concat_forward, (x, pooled))
     torch.library.opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))
+    of_channels = [torch.rand(channels) for _ in range(2)]
+    torch.library.opcheck(ops.layer_norm_forward, (x, *of_channels, 1e-5))
+    of_pixels = [torch.rand(x.numel() // channels) for _ in range(2)]
+    torch.library.opcheck(ops.layer_norm_backward, (x * 2, x, of_channels[0], *of_pixels))
     torch.library.opcheck(ops.add_mirrored_forward, (x, x * 2))
     torch.library.opcheck(ops.add_mirrored_backward, (x,))
     weight = make_map(4, 6, 3, 3, dtype=torch.float32).detach()

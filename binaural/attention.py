@@ -156,23 +156,28 @@ class BinauralCrossAttention(nn.Module):
         return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)
 
     def _project_ears(self, left: Tensor, right: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        # The gain of the reading ear goes into the other's values: small weights change in place of maps.
         gain_left, gain_right = self.gains
+        # The gain of the reading ear goes into the other's values.
+        of_left = self._scale(self.project_left, gain_right)
+        of_right = of_left if self.symmetric else self._scale(self.project_right, gain_left)
         return (
-            self._project(left, self.norm_left, self.project_left, gain_right),
-            self._project(right, self.norm_right, self.project_right, gain_left),
+            self._project(left, self.norm_left, *of_left),
+            self._project(right, self.norm_right, *of_right),
         )
 
-    def _project(self, x: Tensor, norm: nn.LayerNorm, project: nn.Linear, gain: Tensor) -> list[Tensor]:
-        """[B, C, H, W] → queries, values · gain (and keys), [R, time, heads, channels] views of one map."""
-        batch, _, height, width = x.shape
+    def _scale(self, project: nn.Linear, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight [·, C, 1, 1] and bias that give the values times `gain`: they are smaller than maps."""
         ones = torch.ones_like(gain[:1])
         scales = [ones.expand(self.sizes[0]), gain] + [ones.expand(size) for size in self.sizes[2:]]
         scale = torch.cat(scales)
+        return (project.weight * scale[:, None])[:, :, None, None], project.bias * scale
+
+    def _project(self, x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        """[B, C, H, W] → queries, values (and keys), [R, time, heads, channels] views of one map."""
+        batch, _, height, width = x.shape
         normalised = layer_norm(x, norm.weight, norm.bias, norm.eps)
         # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
-        weight = (project.weight * scale[:, None])[:, :, None, None]
-        packed = F.conv2d(normalised, weight, project.bias * scale).permute(0, 2, 3, 1)
+        packed = F.conv2d(normalised, weight, bias).permute(0, 2, 3, 1)
         rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
         return [part.reshape(*rows, self.heads, -1) for part in packed.split(self.sizes, dim=-1)]
 

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -183,23 +184,22 @@ def test_input_is_checked(shape):
         UNet(8)(torch.randn(shape))
 
 
-@pytest.mark.parametrize(
-    ("options", "tolerance"),
-    [({}, {}), ({"symmetric": True, "view_levels": (1, 3)}, {"rtol": 1e-4, "atol": 1e-5})],
-)
-def test_compiles_whole_and_once(options, tolerance):
+@pytest.mark.parametrize("options", [{}, {"symmetric": True, "view_levels": (1, 3)}])
+def test_compiles_whole_and_once(options):
     """No graph break, no recompilation, and what is computed stays the same up to rounding."""
     torch.manual_seed(0)
     network = BinauralAttentionDepthNet(4, **options).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(network).double()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 2, 16, 16).to(memory_format=torch.channels_last)
     gradients = []
-    for run in (network, compiled):
-        run(x).square().mean().backward()
-        gradients.append([p.grad for p in network.parameters()])
-        network.zero_grad(set_to_none=True)
-    for eager, whole in zip(*gradients, strict=True):
-        torch.testing.assert_close(whole, eager, **tolerance)
+    for run, module, heard in ((network, network, x), (compiled, network, x), (exact, exact, x.double())):
+        run(heard).square().mean().backward()
+        gradients.append([p.grad for p in module.parameters()])
+        module.zero_grad(set_to_none=True)
+    for eager, whole, expected in zip(*gradients, strict=True):
+        error, allowed = ((gradient - expected).norm() for gradient in (whole, eager))
+        assert error <= 2 * allowed + 1e-6 * expected.norm()
     with torch.compiler.set_stance("fail_on_recompile"):
         for _ in range(2):
             compiled(x).square().mean().backward()

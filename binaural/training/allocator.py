@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import resource
 import sys
+from pathlib import Path
 
 # mallopt's parameters in glibc's malloc.h, and madvise's advice in Linux' mman.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _HUGE_PAGES = -1, -3, 14
@@ -19,7 +21,8 @@ def set_up_heap() -> bool:
 
     Pages of 2 MB in place of 4 kB save another twelfth: a step goes through hundreds of megabytes, each a few
     times, and the processor looks up the place of every page. The half of the machine's memory that the heap
-    grows into lies on such pages; none of it is taken before it is used.
+    grows into lies on such pages; none of it is taken before it is used, and where even addresses are counted
+    the pages stay small.
     """
     if sys.platform != "linux":
         return False
@@ -27,7 +30,14 @@ def set_up_heap() -> bool:
     if not hasattr(c, "mallopt"):  # another C library
         return False
     kept = c.mallopt(_TRIM_THRESHOLD, _NEVER) == 1 and c.mallopt(_MMAP_THRESHOLD, _LARGEST) == 1
-    return kept and _grow_on_huge_pages(c)
+    return kept and _may_reserve() and _grow_on_huge_pages(c)
+
+
+def _may_reserve() -> bool:
+    """Whether addresses that are not used are free: neither limited nor counted as memory."""
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    counted = Path("/proc/sys/vm/overcommit_memory")
+    return limits == [resource.RLIM_INFINITY] * 2 and counted.exists() and counted.read_text().strip() != "2"
 
 
 def _grow_on_huge_pages(c: ctypes.CDLL) -> bool:

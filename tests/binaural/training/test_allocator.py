@@ -32,3 +32,14 @@ def test_freed_memory_is_kept_and_lies_on_huge_pages():
     kept, huge = map(int, ran.stdout.split())
     assert kept > 350
     assert huge > 300
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_limit_on_addresses_leaves_the_pages_small():
+    program = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))\n" + PROGRAM.replace(
+        "assert set_up_heap()", "assert not set_up_heap()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, huge = map(int, ran.stdout.split())
+    assert kept > 350
+    assert huge < 300

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -35,6 +34,8 @@ def set_up_heap() -> bool:
 
 def _may_reserve() -> bool:
     """Whether addresses that are not used are free: neither limited nor counted as memory."""
+    import resource  # not everywhere
+
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     counted = Path("/proc/sys/vm/overcommit_memory")
     return limits == [resource.RLIM_INFINITY] * 2 and counted.exists() and counted.read_text().strip() != "2"

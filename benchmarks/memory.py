@@ -29,7 +29,7 @@ def peak_memory(function: Callable[[], object], device: str) -> int | None:
     # Freed memory that is kept for the next call would hide what is taken.
     extension.release_memory()
     ctypes.CDLL(None).malloc_trim(0)
-    set_up_heap()  # its end has moved back
+    set_up_heap()  # as training has it: trimming has moved its end back
     before = _resident("VmRSS")
     reset.write_text("5")
     kept = function()

@@ -40,7 +40,11 @@ class MirrorConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, mirror_weight(self.weight, self.parts, x.dtype), padding=1)
+        # What autocast would make of it, in the same pass.
+        device = x.device.type
+        cast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if cast else self.weight.dtype
+        return F.conv2d(x, mirror_weight(self.weight, self.parts, dtype), padding=1)
 
 
 class MirrorDoubleConv(DoubleConv):

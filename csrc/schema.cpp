@@ -1,5 +1,4 @@
-// The operators of the extension. Their Python twins (fakes, autograd) are in
-// kernels/*/operator.py.
+// The operators of the extension. Their Python twins (fakes, autograd) are in kernels/.
 #include <torch/csrc/stable/library.h>
 
 #include "common/memory.h"

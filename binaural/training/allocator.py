@@ -7,8 +7,15 @@ from pathlib import Path
 
 # mallopt's parameters in glibc's malloc.h, and madvise's advice in Linux' mman.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _HUGE_PAGES = -1, -3, 14
-_NEVER, _LARGEST = -1, 2**31 - 1
-_PIECE = 2**30  # bytes, less than what glibc maps apart from the heap
+_NEVER = -1
+# Buffers up to this size come from the heap. The second is the most that an older glibc takes.
+_MMAP_THRESHOLDS = (2**31 - 1, 2**25)
+_PIECE = 2**30  # bytes
+_MOST = 2**36  # bytes that are reserved on huge pages
+
+
+class _Reserved:
+    end = 0  # of the part of the heap that lies on huge pages
 
 
 def set_up_heap() -> bool:
@@ -19,16 +26,18 @@ def set_up_heap() -> bool:
     tenth of its time.
 
     Pages of 2 MB in place of 4 kB save another twelfth: a step goes through hundreds of megabytes, each a few
-    times, and the processor looks up the place of every page. The half of the machine's memory that the heap
-    grows into lies on such pages; none of it is taken before it is used, and where even addresses are counted
-    the pages stay small.
+    times, and the processor looks up the place of every page. What the heap grows into, half of the machine's
+    memory or 64 GB, lies on such pages; it is addresses that are reserved, not memory, and where those are
+    counted too the pages stay small.
     """
     if sys.platform != "linux":
         return False
     c = ctypes.CDLL(None)
     if not hasattr(c, "mallopt"):  # another C library
         return False
-    kept = c.mallopt(_TRIM_THRESHOLD, _NEVER) == 1 and c.mallopt(_MMAP_THRESHOLD, _LARGEST) == 1
+    # In this order: without the first, the second would have small buffers mapped at every use.
+    kept = any(c.mallopt(_MMAP_THRESHOLD, size) == 1 for size in _MMAP_THRESHOLDS)
+    kept = kept and c.mallopt(_TRIM_THRESHOLD, _NEVER) == 1
     return kept and _may_reserve() and _grow_on_huge_pages(c)
 
 
@@ -49,10 +58,16 @@ def _grow_on_huge_pages(c: ctypes.CDLL) -> bool:
     c.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     page = os.sysconf("SC_PAGE_SIZE")
     begin = -(-c.sbrk(0) // page) * page
+    # Again only if the heap was trimmed since, by hand.
+    if begin >= _Reserved.end > 0:
+        return True
     # The heap's end moves on, and stays there when the pieces are freed.
-    pieces = [c.malloc(_PIECE) for _ in range(os.sysconf("SC_PHYS_PAGES") * page // 2 // _PIECE)]
+    size = min(os.sysconf("SC_PHYS_PAGES") * page // 2, _MOST)
+    pieces = [c.malloc(_PIECE) for _ in range(size // _PIECE)]
     end = c.sbrk(0)
     for piece in pieces:
         c.free(piece)
-    # It is where it was after an earlier call.
-    return end <= begin or c.madvise(begin, end - begin, _HUGE_PAGES) == 0
+    if end <= begin or c.madvise(begin, end - begin, _HUGE_PAGES) != 0:
+        return False
+    _Reserved.end = end
+    return True

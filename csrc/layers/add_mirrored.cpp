@@ -6,8 +6,7 @@ namespace {
 
 template <class S>
 Tensor mirror_half(const Tensor& like, const Map<S>& a, const Map<S>* b) {
-  STD_TORCH_CHECK(a.dense() && a.channels % 2 == 0,
-                  "maps must be channels-last without gaps and have an even number of channels");
+  STD_TORCH_CHECK(a.channels % 2 == 0, "a map must have an even number of channels");
   Tensor y = new_map(like, a.batch, a.height, a.width, a.channels);
   const Kernels<S>& run = kernels_for<S>();
   const int64_t size = a.width * a.channels;
@@ -23,6 +22,7 @@ Tensor add_mirrored_forward(Tensor a, Tensor b) {
   return with_storage(a, [&](auto stored) {
     using S = decltype(stored);
     const Map<S> first(a, "a"), second(b, "b");
+    first.check_whole("a");
     STD_TORCH_CHECK(second.dense() && second.pixels() == first.pixels() &&
                         second.width == first.width && second.channels == first.channels,
                     "b must have a's shape");
@@ -33,7 +33,9 @@ Tensor add_mirrored_forward(Tensor a, Tensor b) {
 Tensor add_mirrored_backward(Tensor gradient) {
   return with_storage(gradient, [&](auto stored) {
     using S = decltype(stored);
-    return mirror_half<S>(gradient, Map<S>(gradient, "the gradient"), nullptr);
+    const Map<S> whole(gradient, "the gradient");
+    whole.check_whole("the gradient");
+    return mirror_half<S>(gradient, whole, nullptr);
   });
 }
 

@@ -7,23 +7,20 @@
 
 #include "common/memory.h"
 #include "layers/maps.h"
+#include "layers/sums.h"
 
 namespace binaural::layers {
 namespace {
 
 using MaybeTensor = std::optional<Tensor>;
 
-// A map is worked off by pairs of rows, and these are shared out in parts that depend on the shape
-// alone: the sums are then the same bits whatever the number of threads.
+// A map is worked off by pairs of rows, and these are shared out in parts.
 template <class S>
 struct Parts {
   explicit Parts(const Map<S>& map) : map(map), per_image((map.height + 1) / 2) {
-    constexpr int64_t kMost = 32;
     pairs = map.batch * per_image;
-    count = std::min(kMost, pairs);
-    // A thread that gets less than this finishes before it has begun.
-    constexpr int64_t kGrain = 1 << 13;
-    grain = std::max<int64_t>(1, kGrain * count / (map.pixels() * map.channels));
+    count = std::min(kMostParts, pairs);
+    grain = grain_of(map.pixels() * map.channels / count);
   }
 
   // body(part, pair) for every pair of rows; those of one part one after the other, in order or in
@@ -62,26 +59,6 @@ std::vector<T> repeat(const T* values, int64_t norms, int64_t channels) {
   for (int64_t c = 0; c < channels; ++c) repeated[c] = values[c % norms];
   return repeated;
 }
-
-// Two sums per channel in every part, and over all parts.
-struct Sums {
-  Sums(int64_t parts, int64_t channels)
-      : parts(parts), channels(channels), values(2 * parts * channels) {}
-  double* first(int64_t part) { return values.data() + 2 * part * channels; }
-  double* second(int64_t part) { return first(part) + channels; }
-  // Leaves the sums of the channels that share a norm in the first of them.
-  void combine(int64_t norms) {
-    for (int64_t part = 1; part < parts; ++part) {
-      for (int64_t c = 0; c < 2 * channels; ++c) values[c] += values[2 * part * channels + c];
-    }
-    for (int64_t c = norms; c < channels; ++c) {
-      first(0)[c % norms] += first(0)[c];
-      second(0)[c % norms] += second(0)[c];
-    }
-  }
-  int64_t parts, channels;
-  std::vector<double> values;
-};
 
 template <class S = float>
 S* data_of(const Tensor& tensor) {
@@ -135,7 +112,7 @@ template <class S>
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weight,
                                                    const Tensor& bias, double eps, bool pool) {
   const Map<S> x(x_, "x");
-  STD_TORCH_CHECK(x.dense(), "x must be channels-last without gaps");
+  x.check_whole("x");
   const int64_t channels = x.channels, norms = weight.numel();
   check_channels(weight, norms, channels);
   check_channels(bias, norms, channels);
@@ -181,6 +158,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
                                             const Tensor& bias, const Tensor& mean,
                                             const Tensor& var, double eps) {
   const Map<S> x(x_, "x");
+  x.check_whole("x");
   const int64_t channels = x.channels, norms = weight.numel();
   for (const Tensor& tensor : {weight, bias, mean, var}) check_channels(tensor, norms, channels);
   const int64_t values = x.pixels() * (channels / norms);  // that share a norm
@@ -197,7 +175,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
                         dpooled->channels == channels,
                     "dpooled must be dense and have half of x's height and width");
   }
-  STD_TORCH_CHECK(x.dense() && (dy || dpooled), "x must be dense, and one gradient be given");
+  STD_TORCH_CHECK(dy || dpooled, "one gradient must be given");
   const Kernels<S>& run = kernels_for<S>();
   const Parts<S> parts(x);
   const Normalisation normalisation(weight, bias, mean, var, eps, channels);

@@ -2,7 +2,7 @@
 // see cpu_table.h.
 #pragma once
 
-#include "layers/cpu_batch_norm_relu.h"
+#include "layers/cpu_channels.h"
 
 namespace binaural::layers::BINAURAL_ISA {
 

@@ -2,14 +2,15 @@
 #include <tuple>
 
 #include "layers/maps.h"
+#include "layers/sums.h"
 
 namespace binaural::layers {
 namespace {
 
-const float* of_channels(const Tensor& tensor, int64_t channels) {
+const float* read(const Tensor& tensor, int64_t size, const char* name) {
   STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
-                      tensor.is_contiguous() && tensor.numel() == channels,
-                  "weight and bias must be float32 tensors [C] on the CPU");
+                      tensor.is_contiguous() && tensor.numel() == size,
+                  name, " must be a float32 tensor of ", size, " elements on the CPU");
   return static_cast<const float*>(tensor.data_ptr());
 }
 
@@ -19,8 +20,8 @@ template <class S>
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weight,
                                            const Tensor& bias, double eps) {
   const Map<S> x(x_, "x");
-  STD_TORCH_CHECK(x.dense(), "x must be channels-last without gaps");
-  const Affine affine{of_channels(weight, x.channels), of_channels(bias, x.channels)};
+  x.check_whole("x");
+  const Affine affine{read(weight, x.channels, "weight"), read(bias, x.channels, "bias")};
   Tensor y = new_map(x_, x.batch, x.height, x.width, x.channels);
   const std::vector<int64_t> pixels{x.pixels()};
   Tensor mean = torch::stable::new_empty(weight, pixels);
@@ -40,41 +41,33 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& x_,
                                             const Tensor& weight, const Tensor& mean,
                                             const Tensor& inverse) {
   const Map<S> x(x_, "x"), dy(dy_, "dy");
-  STD_TORCH_CHECK(x.dense() && dy.pixels() == x.pixels() && dy.channels == x.channels,
-                  "x must be channels-last without gaps, and dy have its shape");
-  of_channels(mean, x.pixels());
-  of_channels(inverse, x.pixels());
-  const float* scale = of_channels(weight, x.channels);
+  x.check_whole("x");
+  STD_TORCH_CHECK(dy.pixels() == x.pixels() && dy.channels == x.channels, "dy must have x's shape");
+  const float* scale = read(weight, x.channels, "weight");
+  const float* means = read(mean, x.pixels(), "mean");
+  const float* inverses = read(inverse, x.pixels(), "inverse");
   Tensor dx = new_map(x_, x.batch, x.height, x.width, x.channels);
-  // Rows are shared out in parts that depend on the shape alone: the sums are then the same bits
-  // whatever the number of threads.
-  constexpr int64_t kMost = 32;
-  const int64_t rows = x.batch * x.height, parts = std::min(kMost, rows);
-  std::vector<double> sums(parts * 2 * x.channels);
+  const int64_t rows = x.batch * x.height, parts = std::min(kMostParts, rows);
+  Sums sums(parts, x.channels);
   const Kernels<S>& run = kernels_for<S>();
   for_rows(parts, x.pixels() * x.channels / parts, [&](int64_t part) {
     std::vector<float> of_row(2 * x.channels);
-    double* const sum = sums.data() + part * 2 * x.channels;
     for (int64_t row = part * rows / parts; row < (part + 1) * rows / parts; ++row) {
       const int64_t pixel = row * x.width, offset = pixel * x.channels;
       std::fill(of_row.begin(), of_row.end(), 0.f);
-      run.differentiate_layer_norm(
-          x.data + offset, {dy.data + pixel * dy.step, dy.step}, x.width, x.channels, scale,
-          data_of(mean) + pixel, data_of(inverse) + pixel, static_cast<S*>(dx.data_ptr()) + offset,
-          of_row.data(), of_row.data() + x.channels);
-      for (int64_t c = 0; c < 2 * x.channels; ++c) sum[c] += of_row[c];
+      run.differentiate_layer_norm(x.data + offset, {dy.data + pixel * dy.step, dy.step}, x.width,
+                                   x.channels, scale, means + pixel, inverses + pixel,
+                                   static_cast<S*>(dx.data_ptr()) + offset, of_row.data(),
+                                   of_row.data() + x.channels);
+      for (int64_t c = 0; c < 2 * x.channels; ++c) sums.first(part)[c] += of_row[c];
     }
   });
+  sums.combine(x.channels);
   Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{x.channels});
   Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{x.channels});
   for (int64_t c = 0; c < x.channels; ++c) {
-    double of_weight = 0, of_bias = 0;
-    for (int64_t part = 0; part < parts; ++part) {
-      of_weight += sums[part * 2 * x.channels + c];
-      of_bias += sums[(part * 2 + 1) * x.channels + c];
-    }
-    data_of(dweight)[c] = static_cast<float>(of_weight);
-    data_of(dbias)[c] = static_cast<float>(of_bias);
+    data_of(dweight)[c] = static_cast<float>(sums.first(0)[c]);
+    data_of(dbias)[c] = static_cast<float>(sums.second(0)[c]);
   }
   return {dx, dweight, dbias};
 }

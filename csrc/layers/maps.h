@@ -61,6 +61,10 @@ struct Map {
   }
   int64_t pixels() const { return batch * height * width; }
   bool dense() const { return step == channels; }
+  void check_whole(const char* name) const {
+    STD_TORCH_CHECK(dense() && pixels() * channels > 0, name,
+                    " must be channels-last without gaps, and not empty");
+  }
 
   const S* data;
   int64_t batch, channels, height, width, step;
@@ -72,13 +76,16 @@ inline Tensor new_map(const Tensor& like, int64_t batch, int64_t height, int64_t
   return torch::stable::new_empty(like, std::vector<int64_t>{batch, height, width, channels});
 }
 
-// Rows that a thread gets at least: with fewer numbers it finishes before it has begun.
-inline int64_t row_grain(int64_t per_row) { return std::max<int64_t>(1, (1 << 13) / per_row); }
+// How many pieces of work a thread gets at least, given the elements of one: with fewer it finishes
+// before it has begun.
+inline int64_t grain_of(int64_t elements) {
+  return std::max<int64_t>(1, (1 << 13) / std::max<int64_t>(1, elements));
+}
 
 // body(row), shared out among the threads.
 template <class Body>
-void for_rows(int64_t rows, int64_t per_row, Body body) {
-  torch::stable::parallel_for(0, rows, row_grain(per_row), [&](int64_t begin, int64_t end) {
+void for_rows(int64_t rows, int64_t elements, Body body) {
+  torch::stable::parallel_for(0, rows, grain_of(elements), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) body(row);
   });
 }

@@ -30,7 +30,7 @@ struct Halves {
 template <class S>
 Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
   const Map<float> weight(weight_, "weight");
-  STD_TORCH_CHECK(weight.dense(), "weight must be channels-last without gaps");
+  weight.check_whole("weight");
   const Halves halves(weight.channels, first_part);
   Tensor both = torch::stable::new_empty(
       weight_, std::vector<int64_t>{2 * weight.batch, weight.height, weight.width, weight.channels},
@@ -55,8 +55,8 @@ Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
 template <class S>
 Tensor backward(const Tensor& gradient_, int64_t first_part) {
   const Map<S> gradient(gradient_, "the gradient");
-  STD_TORCH_CHECK(gradient.dense() && gradient.batch % 2 == 0,
-                  "the gradient must be channels-last without gaps, of both halves");
+  gradient.check_whole("the gradient");
+  STD_TORCH_CHECK(gradient.batch % 2 == 0, "the gradient must be of both halves");
   const Halves halves(gradient.channels, first_part);
   const int64_t outputs = gradient.batch / 2;
   Tensor dweight = torch::stable::new_empty(
@@ -81,8 +81,10 @@ Tensor backward(const Tensor& gradient_, int64_t first_part) {
 }
 
 Tensor mirror_weight_forward(Tensor weight, int64_t first_part, ScalarType dtype) {
+  STD_TORCH_CHECK(dtype == ScalarType::BFloat16 || dtype == ScalarType::Float,
+                  "dtype must be float32 or bfloat16");
   return dtype == ScalarType::BFloat16 ? forward<BFloat16>(weight, first_part, dtype)
-                                       : forward<float>(weight, first_part, ScalarType::Float);
+                                       : forward<float>(weight, first_part, dtype);
 }
 
 Tensor mirror_weight_backward(Tensor gradient, int64_t first_part) {

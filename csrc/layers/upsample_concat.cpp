@@ -63,7 +63,7 @@ Tensor forward(const Tensor& skip_, const Tensor& below_) {
   S* to = static_cast<S*>(joined.data_ptr());
   const Kernels<S>& run = kernels_for<S>();
   torch::stable::parallel_for(
-      0, skip.batch * skip.height, row_grain(skip.width * channels),
+      0, skip.batch * skip.height, grain_of(skip.width * channels),
       [&](int64_t begin, int64_t end) {
         std::vector<float> scratch(below.width * below.channels);
         for (int64_t row = begin; row < end; ++row) {
@@ -91,7 +91,7 @@ Tensor backward(const Tensor& upsampled_gradient, int64_t height, int64_t width)
   S* to = static_cast<S*>(dbelow.data_ptr());
   const Kernels<S>& run = kernels_for<S>();
   torch::stable::parallel_for(
-      0, g.batch * height, row_grain(g.width * g.channels), [&](int64_t begin, int64_t end) {
+      0, g.batch * height, grain_of(g.width * g.channels), [&](int64_t begin, int64_t end) {
         std::vector<float> scratch(g.width * g.channels);
         for (int64_t row = begin; row < end; ++row) {
           run.interpolate(g.data + row / height * g.height * g.width * g.step, g.width * g.step,

@@ -25,7 +25,7 @@ def add_mirrored(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that differ, or an odd C.
     """
-    if a.shape != b.shape or a.shape[1] % 2:
+    if a.dim() != 4 or a.shape != b.shape or a.shape[1] % 2:
         raise ValueError(f"a and b must be [B, C, H, W] with an even C, got {[*a.shape]} and {[*b.shape]}")
     if not is_covered(a, b):
         return reference.add_mirrored(a, b)

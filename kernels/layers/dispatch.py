@@ -6,7 +6,8 @@ from torch import Tensor
 from kernels import extension
 from kernels.backends import requested_backend
 
-_BUILT = extension.has_kernel("batch_norm_relu_forward", "CPU")
+_OPERATIONS = ("add_mirrored", "batch_norm_relu", "layer_norm", "mirror_weight", "upsample_concat")
+_BUILT = all(extension.has_kernel(f"{operation}_forward", "CPU") for operation in _OPERATIONS)
 
 
 def is_covered(*maps: Tensor) -> bool:

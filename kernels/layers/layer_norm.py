@@ -31,7 +31,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     for name, tensor in {"weight": weight, "bias": bias}.items():
         if tensor.shape != x.shape[1:2]:
             raise ValueError(f"{name} must be [C] = {list(x.shape[1:2])}, got {list(tensor.shape)}")
-    if not is_covered(x) or weight.dtype != torch.float32:
+    affine = (weight, bias)
+    if not is_covered(x) or not all(t.dtype == torch.float32 and t.is_contiguous() for t in affine):
         return reference.layer_norm(x, weight, bias, eps)
     y: Tensor = _LayerNorm.apply(x, weight, bias, eps)
     return y

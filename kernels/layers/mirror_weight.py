@@ -25,7 +25,7 @@ def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> T
     Args:
         weight: [C_out / 2, C_in, kH, kW].
         parts: channels of the maps, concatenated, that come in.
-        dtype: of the result, that of the map.
+        dtype: of the result.
 
     Returns:
         [C_out, C_in, kH, kW].

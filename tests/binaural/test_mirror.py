@@ -73,6 +73,15 @@ def test_convolution_commutes_with_the_mirror(parts):
     assert conv.weight.numel() == nn.Conv2d(sum(parts), 8, 3, bias=False).weight.numel() // 2
 
 
+def test_convolution_takes_what_a_plain_one_takes():
+    conv, x = MirrorConv2d([4], 6).to(memory_format=torch.channels_last), torch.randn(2, 4, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+    assert conv.double()(x.double()).dtype == torch.float64
+    with pytest.raises(RuntimeError, match="same"):
+        conv(x)
+
+
 def test_block_commutes_with_the_mirror_and_starts_like_a_plain_one():
     torch.manual_seed(0)
     block = MirrorDoubleConv([32, 64], 64, 48)

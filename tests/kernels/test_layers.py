@@ -208,11 +208,34 @@ def test_layer_norm_is_the_same_on_any_number_of_threads():
         for count in (1, 2, 5):
             torch.set_num_threads(count)
             y = layer_norm(x, weight, bias)
-            results.append([y, *torch.autograd.grad((y * x).square().sum(), (weight, bias))])
+            results.append([y, *torch.autograd.grad((y * x).square().sum(), (x, weight, bias))])
     finally:
         torch.set_num_threads(threads)
     for others in results[1:]:
         assert all(one.equal(other) for one, other in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("case", ["layout", "float64", "weight", "bias"])
+def test_layer_norm_of_all_else_is_pytorchs(case):
+    torch.manual_seed(0)
+    dtype = torch.float64 if case == "float64" else torch.float32
+    x, weight, bias = (
+        make_map(2, 6, 3, 5, dtype=dtype),
+        torch.randn(6, dtype=dtype),
+        torch.randn(6, dtype=dtype),
+    )
+    if case == "layout":
+        x = x.detach().contiguous().requires_grad_()
+    if case == "weight":
+        weight = torch.randn(12)[::2]
+    if case == "bias":
+        bias = torch.randn(12)[::2]
+    y = layer_norm(x, weight, bias)
+    assert "LayerNormBackward" not in type(y.grad_fn).__name__
+    pixels = x.permute(0, 2, 3, 1)
+    deviation = pixels.var(-1, correction=0, keepdim=True).add(1e-5).sqrt()
+    expected = (pixels - pixels.mean(-1, keepdim=True)) / deviation * weight + bias
+    torch.testing.assert_close(y, expected.permute(0, 3, 1, 2))
 
 
 def test_layer_norm_refuses_what_is_not_of_the_channels():
@@ -326,6 +349,19 @@ def test_all_else_runs_as_plain_pytorch(case):
     assert "UpsampleConcat" not in type(joined.grad_fn).__name__
 
 
+def test_operators_refuse_empty_maps():
+    ops, empty = torch.ops.binaural, torch.empty(2, 3, 4, 0).permute(0, 3, 1, 2)
+    weight = torch.empty(0)
+    for call in (
+        lambda: ops.add_mirrored_forward(empty, empty),
+        lambda: ops.layer_norm_forward(empty, weight, weight, 1e-5),
+        lambda: ops.mirror_weight_forward(empty, 0, torch.float32),
+        lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False),
+    ):
+        with pytest.raises(RuntimeError, match="not empty"):
+            call()
+
+
 @pytest.mark.parametrize(("shape", "norms"), [((2, 6, 7, 9), 6), ((2, 16, 8, 8), 16), ((2, 16, 8, 8), 8)])
 def test_operators_pass_opcheck(shape, norms):
     channels = shape[1]
@@ -341,7 +377,9 @@ def test_operators_pass_opcheck(shape, norms):
     of_channels = [torch.rand(channels) for _ in range(2)]
     torch.library.opcheck(ops.layer_norm_forward, (x, *of_channels, 1e-5))
     of_pixels = [torch.rand(x.numel() // channels) for _ in range(2)]
-    torch.library.opcheck(ops.layer_norm_backward, (x * 2, x, of_channels[0], *of_pixels))
+    sliced = torch.cat([x, x], dim=1)[:, channels:]
+    for gradient in (x * 2, sliced):
+        torch.library.opcheck(ops.layer_norm_backward, (gradient, x, of_channels[0], *of_pixels))
     torch.library.opcheck(ops.add_mirrored_forward, (x, x * 2))
     torch.library.opcheck(ops.add_mirrored_backward, (x,))
     weight = make_map(4, 6, 3, 3, dtype=torch.float32).detach()

@@ -1,0 +1,33 @@
+// Sums over the pixels of a map, by channel.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace binaural::layers {
+
+// Pixels are shared out in so many parts, fewer where the map is small: they depend on the shape
+// alone, so that the sums are the same bits whatever the number of threads.
+constexpr int64_t kMostParts = 32;
+
+// Two sums per channel in every part, and over all parts.
+struct Sums {
+  Sums(int64_t parts, int64_t channels)
+      : parts(parts), channels(channels), values(2 * parts * channels) {}
+  double* first(int64_t part) { return values.data() + 2 * part * channels; }
+  double* second(int64_t part) { return first(part) + channels; }
+  // Leaves the sums of the channels that share a norm in the first of them.
+  void combine(int64_t norms) {
+    for (int64_t part = 1; part < parts; ++part) {
+      for (int64_t c = 0; c < 2 * channels; ++c) values[c] += values[2 * part * channels + c];
+    }
+    for (int64_t c = norms; c < channels; ++c) {
+      first(0)[c % norms] += first(0)[c];
+      second(0)[c % norms] += second(0)[c];
+    }
+  }
+  int64_t parts, channels;
+  std::vector<double> values;
+};
+
+}  // namespace binaural::layers

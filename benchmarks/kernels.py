@@ -21,7 +21,6 @@ from benchmarks.machine import Machine, describe_machine
 from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
 from benchmarks.report import table, write_report
-from binaural.training.allocator import set_up_heap
 
 # Each operation's cases, given the device, the dtype and whether compiled forms are wanted.
 OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
@@ -180,7 +179,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="to measure each case for, or longer")
     options = parser.parse_args()
 
-    set_up_heap()
     machine = describe_machine()
     if options.device == "cuda":
         machine = replace(machine, processor=torch.cuda.get_device_name())
@@ -188,9 +186,9 @@ def main() -> None:
     sections = [
         "Medians with the 20th and 80th percentile. GFLOP/s count the arithmetic that our kernels need, for"
         " every form, and GB/s every input and output once; streaming reads and writes as many bytes and"
-        " does nothing else. Freed memory is kept, on huge pages, as train.py keeps it. Peak memory"
-        " includes outputs and gradients. The last column is the ratio to ours within a round; above 1,"
-        " ours is faster."
+        " does nothing else. Memory is managed as any PyTorch program has it, not as train.py sets it up,"
+        " which helps most what allocates most. Peak memory includes outputs and gradients. The last column"
+        " is the ratio to ours within a round; above 1, ours is faster."
     ]
     for operation in options.operation or OPERATIONS:
         for case in OPERATIONS[operation](

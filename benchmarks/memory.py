@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from binaural.training.allocator import set_up_heap
 from kernels import extension
 
 
 def peak_memory(function: Callable[[], object], device: str) -> int | None:
     """Bytes that one call takes beyond what was in use before, what it returns included.
 
-    On the CPU it is resident memory, and None where the system does not tell.
+    On the CPU it is resident memory, and None where the system does not tell; what the heap keeps is given
+    back first.
     """
     gc.collect()
     if device == "cuda":
@@ -29,7 +29,6 @@ def peak_memory(function: Callable[[], object], device: str) -> int | None:
     # Freed memory that is kept for the next call would hide what is taken.
     extension.release_memory()
     ctypes.CDLL(None).malloc_trim(0)
-    set_up_heap()  # as training has it: trimming has moved its end back
     before = _resident("VmRSS")
     reset.write_text("5")
     kept = function()

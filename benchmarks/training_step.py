@@ -64,6 +64,7 @@ def measure(problem: Problem, setting: Setting, seconds: float) -> list[dict[str
                 "parts": measure_parts(step, PART_STEPS) if step.forward is step.network else None,
             }
         )
+    set_up_heap()  # again: peak_memory has trimmed it
     taken = interleave(steps, rounds_within(seconds, steps))
     for row in rows:
         row |= compare(problem, taken[row["system"]], taken)
@@ -82,6 +83,7 @@ def measure_naive(problem: Problem, setting: Setting, name: str) -> dict[str, An
         "peak_bytes": peak_memory(steps[name], setting.device),
         "parts": None,
     }
+    set_up_heap()  # again: peak_memory has trimmed it
     steps[OURS]()
     taken = interleave(steps, NAIVE_ROUNDS, warm_up=0)
     return row | compare(problem, taken[name], taken)
@@ -262,7 +264,7 @@ def main() -> None:
         "naive, is float32, eager, in the default layout. Medians with the 20th and 80th percentile; "
         "ratios are of steps of the same round. GFLOP are those of torch.utils.flop_counter and, for fused "
         "attention, of the kernels' own formula. Peak memory includes weights and optimiser. All run in one "
-        "process, which keeps the memory that it frees."
+        "process, which keeps the memory that it frees, on huge pages."
     ]
     for problem in PROBLEMS:
         print(problem, file=sys.stderr)

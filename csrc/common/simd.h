@@ -305,7 +305,6 @@ BINAURAL_INLINE void store_masked(double* p, Vec<double> v, Mask<double> mask) {
   __builtin_ia32_storeupd512_mask(p, v, mask);
 }
 // Of 16 bits a lane.
-#define BINAURAL_HALF_MASKS
 typedef int16_t Shorts __attribute__((vector_size(32)));
 BINAURAL_INLINE HalfWords load_masked(const uint16_t* p, Mask<float> mask) {
   const auto* bits = reinterpret_cast<const int16_t*>(p);
@@ -342,7 +341,7 @@ BINAURAL_INLINE Vec<T> load_some(const Storage* p, int64_t count) {
 #if defined(BINAURAL_MASKS)
   if constexpr (std::is_same_v<T, Storage>) return load_masked(p, first_lanes<T>(count));
 #endif
-#if defined(BINAURAL_HALF_MASKS)
+#if defined(BINAURAL_AVX512)
   if constexpr (!std::is_same_v<T, Storage>) {
     return widen(extend(load_masked(&p->bits, first_lanes<float>(count))), Storage{});
   }
@@ -357,7 +356,7 @@ BINAURAL_INLINE void store_some(Storage* p, Vec<T> v, int64_t count) {
 #if defined(BINAURAL_MASKS)
   if constexpr (std::is_same_v<T, Storage>) return store_masked(p, v, first_lanes<T>(count));
 #endif
-#if defined(BINAURAL_HALF_MASKS)
+#if defined(BINAURAL_AVX512)
   if constexpr (!std::is_same_v<T, Storage>) {
     return store_masked(&p->bits, round_to(v, Storage{}), first_lanes<float>(count));
   }

@@ -13,7 +13,7 @@ Tensor mirror_half(const Tensor& like, const Map<S>& a, const Map<S>* b) {
   for_rows(a.batch * a.height, size, [&](int64_t row) {
     const int64_t offset = row * size;
     run.mirror_half(a.data + offset, b == nullptr ? nullptr : b->data + offset, a.width, a.channels,
-                    static_cast<S*>(y.data_ptr()) + offset);
+                    data_of<S>(y) + offset);
   });
   return y;
 }

@@ -60,17 +60,10 @@ std::vector<T> repeat(const T* values, int64_t norms, int64_t channels) {
   return repeated;
 }
 
-template <class S = float>
-S* data_of(const Tensor& tensor) {
-  return static_cast<S*>(tensor.data_ptr());
-}
-
 void check_channels(const Tensor& tensor, int64_t norms, int64_t channels) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
-                      tensor.is_contiguous() && tensor.numel() == norms && norms > 0 &&
-                      channels % norms == 0,
-                  "what belongs to the channels must be a float32 tensor [C], or of a divisor of "
-                  "C, on the CPU");
+  STD_TORCH_CHECK(norms > 0 && channels % norms == 0,
+                  "there must be as many norms as channels, or a divisor of them");
+  numbers_of(tensor, norms, "what belongs to the norms");
 }
 
 // scale and shift of y = x · scale + shift.

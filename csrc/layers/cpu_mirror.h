@@ -1,4 +1,4 @@
-// Rows of numbers from and to how maps are stored. Compiled once per instruction set, see
+// What the mirror does to rows of maps and of weights. Compiled once per instruction set, see
 // cpu_table.h.
 #pragma once
 

@@ -7,21 +7,13 @@
 namespace binaural::layers {
 namespace {
 
-const float* read(const Tensor& tensor, int64_t size, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
-                      tensor.is_contiguous() && tensor.numel() == size,
-                  name, " must be a float32 tensor of ", size, " elements on the CPU");
-  return static_cast<const float*>(tensor.data_ptr());
-}
-
-float* data_of(const Tensor& tensor) { return static_cast<float*>(tensor.data_ptr()); }
-
 template <class S>
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weight,
                                            const Tensor& bias, double eps) {
   const Map<S> x(x_, "x");
   x.check_whole("x");
-  const Affine affine{read(weight, x.channels, "weight"), read(bias, x.channels, "bias")};
+  const Affine affine{numbers_of(weight, x.channels, "weight"),
+                      numbers_of(bias, x.channels, "bias")};
   Tensor y = new_map(x_, x.batch, x.height, x.width, x.channels);
   const std::vector<int64_t> pixels{x.pixels()};
   Tensor mean = torch::stable::new_empty(weight, pixels);
@@ -30,8 +22,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weigh
   for_rows(x.batch * x.height, x.width * x.channels, [&](int64_t row) {
     const int64_t pixel = row * x.width, offset = pixel * x.channels;
     run.layer_norm(x.data + offset, x.width, x.channels, affine, static_cast<float>(eps),
-                   static_cast<S*>(y.data_ptr()) + offset, data_of(mean) + pixel,
-                   data_of(inverse) + pixel);
+                   data_of<S>(y) + offset, data_of(mean) + pixel, data_of(inverse) + pixel);
   });
   return {y, mean, inverse};
 }
@@ -43,9 +34,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& x_,
   const Map<S> x(x_, "x"), dy(dy_, "dy");
   x.check_whole("x");
   STD_TORCH_CHECK(dy.pixels() == x.pixels() && dy.channels == x.channels, "dy must have x's shape");
-  const float* scale = read(weight, x.channels, "weight");
-  const float* means = read(mean, x.pixels(), "mean");
-  const float* inverses = read(inverse, x.pixels(), "inverse");
+  const float* scale = numbers_of(weight, x.channels, "weight");
+  const float* means = numbers_of(mean, x.pixels(), "mean");
+  const float* inverses = numbers_of(inverse, x.pixels(), "inverse");
   Tensor dx = new_map(x_, x.batch, x.height, x.width, x.channels);
   const int64_t rows = x.batch * x.height, parts = std::min(kMostParts, rows);
   Sums sums(parts, x.channels);
@@ -57,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& x_,
       std::fill(of_row.begin(), of_row.end(), 0.f);
       run.differentiate_layer_norm(x.data + offset, {dy.data + pixel * dy.step, dy.step}, x.width,
                                    x.channels, scale, means + pixel, inverses + pixel,
-                                   static_cast<S*>(dx.data_ptr()) + offset, of_row.data(),
+                                   data_of<S>(dx) + offset, of_row.data(),
                                    of_row.data() + x.channels);
       for (int64_t c = 0; c < 2 * x.channels; ++c) sums.first(part)[c] += of_row[c];
     }

@@ -70,6 +70,19 @@ struct Map {
   int64_t batch, channels, height, width, step;
 };
 
+template <class S = float>
+S* data_of(const Tensor& tensor) {
+  return static_cast<S*>(tensor.data_ptr());
+}
+
+// `size` numbers that belong to a map's channels or pixels.
+inline const float* numbers_of(const Tensor& tensor, int64_t size, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
+                      tensor.is_contiguous() && tensor.numel() == size,
+                  name, " must be a float32 tensor of ", size, " elements on the CPU");
+  return data_of<const float>(tensor);
+}
+
 // [B, H, W, C], not yet written.
 inline Tensor new_map(const Tensor& like, int64_t batch, int64_t height, int64_t width,
                       int64_t channels) {

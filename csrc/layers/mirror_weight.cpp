@@ -36,7 +36,7 @@ Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
       weight_, std::vector<int64_t>{2 * weight.batch, weight.height, weight.width, weight.channels},
       dtype);
   const Kernels<S>& run = kernels_for<S>();
-  S* as_is = static_cast<S*>(both.data_ptr());
+  S* as_is = data_of<S>(both);
   S* mirrored = as_is + weight.pixels() * weight.channels;
   const int64_t size = weight.width * weight.channels;
   for_rows(weight.batch * weight.height, size, [&](int64_t row) {
@@ -68,7 +68,7 @@ Tensor backward(const Tensor& gradient_, int64_t first_part) {
   const int64_t size = gradient.width * gradient.channels;
   for_rows(outputs * gradient.height, size, [&](int64_t row) {
     const S* as_is = gradient.data + row * size;
-    float* to = static_cast<float*>(dweight.data_ptr()) + row * size;
+    float* to = data_of(dweight) + row * size;
     for (int64_t tap = 0; tap < gradient.width; ++tap) {
       const int64_t offset = tap * gradient.channels;
       const S* from = mirrored + row * size + (gradient.width - 1 - tap) * gradient.channels;

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.layers import reference
-from kernels.layers.dispatch import as_map, from_rows, is_covered
+from kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
 from kernels.registration import complete_operator
 
 
@@ -109,12 +109,7 @@ def _fake_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, channels, height, width = x.shape
     pooled = (batch, height // 2, width // 2, channels) if pool else (0, 0, 0, channels)
-    return (
-        x.new_empty((batch, height, width, channels)),
-        x.new_empty(pooled),
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-    )
+    return empty_rows(x), x.new_empty(pooled), torch.empty_like(weight), torch.empty_like(weight)
 
 
 def _fake_backward(
@@ -127,12 +122,7 @@ def _fake_backward(
     var: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, height, width = x.shape
-    return (
-        x.new_empty((batch, height, width, channels)),
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-    )
+    return empty_rows(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
 if hasattr(torch.ops.binaural, "batch_norm_relu_forward"):

@@ -35,6 +35,12 @@ def from_rows(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def empty_rows(x: Tensor) -> Tensor:
+    """What the kernels write for a map like x [B, C, H, W]: [B, H, W, C], for the fakes."""
+    batch, channels, height, width = x.shape
+    return x.new_empty((batch, height, width, channels))
+
+
 def as_map(gradient: Tensor) -> Tensor:
     """The gradient as the kernels read it: channels-last, where it is a slice of the channels too."""
     _, channels, height, width = gradient.shape

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.layers import reference
-from kernels.layers.dispatch import as_map, from_rows, is_covered
+from kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
 from kernels.registration import complete_operator
 
 
@@ -54,20 +54,15 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     of_pixels = weight.new_empty(batch * height * width)
-    return x.new_empty((batch, height, width, channels)), of_pixels, torch.empty_like(of_pixels)
+    return empty_rows(x), of_pixels, torch.empty_like(of_pixels)
 
 
 def _fake_backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, height, width = x.shape
-    return (
-        x.new_empty((batch, height, width, channels)),
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-    )
+    return empty_rows(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
 if hasattr(torch.ops.binaural, "layer_norm_forward"):

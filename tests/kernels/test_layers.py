@@ -34,6 +34,19 @@ def check(results, expected, plain):
         assert error <= 2 * allowed + rounding
 
 
+def check_threads(run):
+    """What `run` returns is the same bits on any number of threads."""
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(run())
+    finally:
+        torch.set_num_threads(threads)
+    for others in results[1:]:
+        assert all(one.equal(other) for one, other in zip(results[0], others, strict=True))
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pool", [False, True])
@@ -119,17 +132,12 @@ def test_batch_norm_relu_takes_a_slice_of_the_channels_as_gradient():
 def test_batch_norm_relu_is_the_same_on_any_number_of_threads():
     torch.manual_seed(0)
     x = make_map(4, 32, 32, 32, dtype=torch.float32)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            y, _ = batch_norm_relu(
-                x, *(torch.ones(32, requires_grad=i == 0) for i in range(4)), training=True
-            )
-            results.append(torch.cat([y.flatten(), torch.autograd.grad(y.square().sum(), x)[0].flatten()]))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(result.equal(results[0]) for result in results)
+
+    def run():
+        y, _ = batch_norm_relu(x, *(torch.ones(32, requires_grad=i == 0) for i in range(4)), training=True)
+        return [y, *torch.autograd.grad(y.square().sum(), x)]
+
+    check_threads(run)
 
 
 def test_batch_norm_relu_of_nan_is_nan():
@@ -203,16 +211,12 @@ def test_layer_norm_is_the_same_on_any_number_of_threads():
     torch.manual_seed(0)
     x = make_map(4, 32, 32, 32, dtype=torch.float32)
     weight, bias = (torch.ones(32, requires_grad=True) for _ in range(2))
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            y = layer_norm(x, weight, bias)
-            results.append([y, *torch.autograd.grad((y * x).square().sum(), (x, weight, bias))])
-    finally:
-        torch.set_num_threads(threads)
-    for others in results[1:]:
-        assert all(one.equal(other) for one, other in zip(results[0], others, strict=True))
+
+    def run():
+        y = layer_norm(x, weight, bias)
+        return [y, *torch.autograd.grad((y * x).square().sum(), (x, weight, bias))]
+
+    check_threads(run)
 
 
 @pytest.mark.parametrize("case", ["layout", "float64", "weight", "bias"])

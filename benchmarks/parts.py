@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
@@ -80,8 +81,10 @@ def _measure(step: Step) -> dict[str, float]:
     modules = list(_find_parts(step.network))
     hooks = [module.register_forward_pre_hook(enter) for module in modules]
     hooks += [module.register_forward_hook(leave) for module in modules]
-    core = _timed(binaural.attention.cross_attention, "attention core", clock)
-    with mock.patch.object(binaural.attention, "cross_attention", core):
+    with ExitStack() as patches:
+        for name in ("cross_attention", "packed_cross_attention"):
+            core = _timed(getattr(binaural.attention, name), "attention core", clock)
+            patches.enter_context(mock.patch.object(binaural.attention, name, core))
         pred = step.predict()
     total = _timed(step.compute_loss, "loss", clock)(pred)
     total.backward()

@@ -14,6 +14,7 @@ from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
 from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
+from binaural.sharing import each_ear
 from binaural.training.optimisation import make_optimizer
 from binaural.training.options import VIEW_LEVELS
 from kernels import use_backend
@@ -137,9 +138,10 @@ class Step:
         """Of a step: `torch.utils.flop_counter`'s, and what the fused attention kernels need."""
         kernels = 0.0
 
-        def count(module: BinauralCrossAttention, ears: tuple[Tensor, Tensor]) -> None:
+        def count(module: BinauralCrossAttention, ears: tuple[Tensor, ...]) -> None:
             nonlocal kernels
-            batch, channels, height, width = ears[0].shape
+            left, _ = each_ear(ears)
+            batch, channels, height, width = left.shape
             scores = batch * height * width * (width if module.scope == "time" else height * width)
             # Over all heads: inner sizes add up to the channels.
             kernels += sum(count_flops(scores, module.sizes[0], channels))

@@ -1,14 +1,16 @@
 """Cross-attention between the feature maps of the two ears."""
 
+import itertools
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.sharing import share
-from kernels import cross_attention
+from binaural.sharing import as_one_batch, each_ear, share
+from kernels import cross_attention, packed_cross_attention
+from kernels.cross_attention import unpack
 from kernels.layers import layer_norm
 
 Scope = Literal["time", "plane"]
@@ -39,7 +41,8 @@ class BinauralCrossAttention(nn.Module):
         max_lag: pairs of time steps further apart than this never match (scope "time"); None for no limit.
         lag_bias: learn a bias for each lag within ± this many steps (scope "time"); None for none.
         symmetric: both ears have the same weights, and a lag has the same bias in either direction: swapped
-            ears then swap what comes out.
+            ears then swap what comes out. Both may then come in one batch, which saves half the calls, and
+            copies where they were made in one.
         backend: of `kernels.cross_attention`.
 
     Raises:
@@ -96,19 +99,23 @@ class BinauralCrossAttention(nn.Module):
         lags = None if lag_bias is None else lag_bias + 1 if symmetric else 2 * lag_bias + 1
         self.lag_bias = None if lags is None else nn.Parameter(torch.zeros(heads, lags))
 
-    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read."""
-        (q_left, v_left, *k_left), (q_right, v_right, *k_right) = self._project_ears(left, right)
-        o_left, o_right = cross_attention(
-            q_left,
-            q_right,
-            v_left,
-            v_right,
-            *(k_left + k_right),
-            max_lag=self.max_lag,
-            lag_bias=self.bias_of_lags(),
-            backend=self.backend,
-        )
+    def forward(self, *ears: Tensor) -> tuple[Tensor, ...]:
+        """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read.
+
+        Of a symmetric one, [2 B, C, H, W] with the left ear's maps first → the same.
+        """
+        options: dict[str, Any] = {
+            "max_lag": self.max_lag,
+            "lag_bias": self.bias_of_lags(),
+            "backend": self.backend,
+        }
+        if self.symmetric:
+            both = as_one_batch(ears)
+            packed = self._project(both, self.norm_left, *self._scaled(self.project_left, self.gain_left))
+            both = self._add(both, packed_cross_attention(packed, self.heads, *self.sizes[:2], **options))
+            return (both,) if len(ears) == 1 else both.chunk(2)
+        left, right = ears
+        o_left, o_right = cross_attention(*itertools.chain(*self._project_ears(left, right)), **options)
         return self._add(left, o_left), self._add(right, o_right)
 
     @property
@@ -123,11 +130,11 @@ class BinauralCrossAttention(nn.Module):
         return torch.cat([self.lag_bias[:, 1:].flip(-1), self.lag_bias], dim=-1)
 
     @torch.no_grad()
-    def weights(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, *ears: Tensor) -> tuple[Tensor, Tensor]:
         """What each ear reads: the softmax weights of all pairs of time steps, which the kernels never store.
 
         Args:
-            left, right: as in `forward`.
+            ears: as in `forward`.
 
         Returns:
             [B · H, heads, time left, time right] twice: left reading right, where the weights of a left step
@@ -138,48 +145,47 @@ class BinauralCrossAttention(nn.Module):
         """
         if self.scope != "time":
             raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
-        (q_left, _, *k_left), (q_right, _, *k_right) = self._project_ears(left, right)
+        (q_left, q_right), _, *keys = self._project_ears(*each_ear(ears))
         rows, time = q_left.shape[:2]
         # Whoever reads the identity reads the weights themselves.
-        identity = torch.eye(time, device=left.device, dtype=q_left.dtype)[:, None]
+        identity = torch.eye(time, device=q_left.device, dtype=q_left.dtype)[:, None]
         identity = identity.expand(rows, time, self.heads, time)
         o_left, o_right = cross_attention(
             q_left,
             q_right,
             identity,
             identity,
-            *(k_left + k_right),
+            *itertools.chain(*keys),
             max_lag=self.max_lag,
             lag_bias=self.bias_of_lags(),
             backend="reference",
         )
         return o_left.permute(0, 2, 1, 3), o_right.permute(0, 2, 3, 1)
 
-    def _project_ears(self, left: Tensor, right: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _project_ears(self, left: Tensor, right: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Queries, values (and keys), [R, time, heads, channels], of left and right."""
         gain_left, gain_right = self.gains
         # The gain of the reading ear goes into the other's values.
-        of_left = self._scale(self.project_left, gain_right)
-        of_right = of_left if self.symmetric else self._scale(self.project_right, gain_left)
-        return (
-            self._project(left, self.norm_left, *of_left),
-            self._project(right, self.norm_right, *of_right),
-        )
+        of_left = self._project(left, self.norm_left, *self._scaled(self.project_left, gain_right))
+        of_right = self._project(right, self.norm_right, *self._scaled(self.project_right, gain_left))
+        parts = (unpack(packed, self.heads, *self.sizes[:2]) for packed in (of_left, of_right))
+        return list(zip(*parts, strict=True))
 
-    def _scale(self, project: nn.Linear, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def _scaled(self, project: nn.Linear, gain: Tensor) -> tuple[Tensor, Tensor]:
         """The weight [·, C, 1, 1] and bias that give the values times `gain`: they are smaller than maps."""
         ones = torch.ones_like(gain[:1])
         scales = [ones.expand(self.sizes[0]), gain] + [ones.expand(size) for size in self.sizes[2:]]
         scale = torch.cat(scales)
         return (project.weight * scale[:, None])[:, :, None, None], project.bias * scale
 
-    def _project(self, x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> list[Tensor]:
-        """[B, C, H, W] → queries, values (and keys), [R, time, heads, channels] views of one map."""
+    def _project(self, x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> Tensor:
+        """[B, C, H, W] → queries, values (and keys) side by side, [R, time, all channels]."""
         batch, _, height, width = x.shape
         normalised = layer_norm(x, norm.weight, norm.bias, norm.eps)
         # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
         packed = F.conv2d(normalised, weight, bias).permute(0, 2, 3, 1)
         rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
-        return [part.reshape(*rows, self.heads, -1) for part in packed.split(self.sizes, dim=-1)]
+        return packed.reshape(*rows, -1)
 
     @staticmethod
     def _add(x: Tensor, read: Tensor) -> Tensor:

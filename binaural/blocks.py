@@ -115,8 +115,9 @@ class Fusion(nn.Module):
         self.conv = nn.Conv2d(2 * ear_channels, out_channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+    def forward(self, *ears: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W] → [B, C_out, H, W]."""
+        left, right = ears
         weight_left, weight_right = self.conv.weight.split(left.shape[1], dim=1)
         fused = F.conv2d(left, weight_left).add_(F.conv2d(right, weight_right))
         return norm_relu(self.norm, fused)[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binaural.sharing import share
+from binaural.sharing import as_one_batch, each_ear, share
 from kernels.layers import layer_norm
 
 LONGEST_LAG = 4
@@ -55,17 +55,22 @@ class CostVolume(nn.Module):
     def lags(self) -> range:
         return range(-self.max_lag, self.max_lag + 1)
 
-    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """left, right [B, C, H, W] → the same shapes, each with what it read."""
-        ears = _normalise(left, self.norm_left), _normalise(right, self.norm_right)
-        volume = self.volume(*ears)
+    def forward(self, *ears: Tensor) -> tuple[Tensor, ...]:
+        """left, right [B, C, H, W] → the same shapes, each with what it read.
+
+        Of a symmetric one also [2 B, C, H, W] with the left ear's maps first → the same.
+        """
+        left, right = each_ear(ears)
+        normalised = _normalise(left, self.norm_left), _normalise(right, self.norm_right)
+        volume = self.volume(*normalised)
         read_left = self.read_left(volume.flatten(1, 2))
-        read_right = self.read_right(self.seen_from_right(volume, *ears).flatten(1, 2))
+        read_right = self.read_right(self.seen_from_right(volume, *normalised).flatten(1, 2))
         gain_right = self.gain_left if self.symmetric else self.gain_right
-        return (
+        matched = (
             left + self.gain_left[:, None, None] * read_left,
             right + gain_right[:, None, None] * read_right,
         )
+        return matched if len(ears) == 2 else (as_one_batch(matched),)
 
     def seen_from_right(self, volume: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """What `volume(left, right)` gave, at the right ear's steps.

@@ -97,7 +97,7 @@ def match(network: Pretrained, heard: Tensor, level: int) -> Matching:
         ValueError: there is no attention at that level, or it does not run along time.
     """
     attention = attention_at(network, level)
-    ears: list[tuple[Tensor, Tensor]] = []
+    ears: list[tuple[Tensor, ...]] = []
     hook = attention.register_forward_pre_hook(lambda _, inputs: ears.append(inputs))
     try:
         with torch.no_grad():

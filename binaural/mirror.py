@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
+from binaural.sharing import as_one_batch
 from binaural.view_transform import ViewTransform, row_channels
 from kernels.layers import add_mirrored, mirror_weight
 
@@ -62,8 +63,8 @@ class MirrorDoubleConv(DoubleConv):
         self[3] = MirrorConv2d([mid_channels], out_channels)
 
 
-class TwofoldFusion(Fusion):
-    """`Fusion` of left and right, and of right and left: the two halves of the channels that come out.
+class MirrorFusion(Fusion):
+    """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror.
 
     Args:
         ear_channels: channels of either ear's map.
@@ -73,22 +74,12 @@ class TwofoldFusion(Fusion):
     def __init__(self, ear_channels: int, out_channels: int) -> None:
         super().__init__(ear_channels, out_channels // 2)
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        own, other = self.conv.weight.split(left.shape[1], dim=1)
-        of_left = F.conv2d(left, torch.cat([own, other]))
-        of_right = F.conv2d(right, torch.cat([other, own]))
-        return norm_relu(self.norm, self.add(of_left, of_right))[0]
-
-    def add(self, of_left: Tensor, of_right: Tensor) -> Tensor:
-        """What both ears contribute, [B, C_out, H, W] each → their sum."""
-        return of_left.add_(of_right)
-
-
-class MirrorFusion(TwofoldFusion):
-    """`Fusion` to maps with two halves: left and right as they are, and right and left in the mirror."""
-
-    def add(self, of_left: Tensor, of_right: Tensor) -> Tensor:
-        return add_mirrored(of_left, of_right)
+    def forward(self, *ears: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [B, C_out, H, W]."""
+        both = as_one_batch(ears)
+        # What an ear contributes as it is, and in the other's place.
+        halves = self.conv.weight.split(both.shape[1], dim=1)
+        return norm_relu(self.norm, add_mirrored(F.conv2d(both, torch.cat(halves))))[0]
 
 
 class MirrorViewTransform(ViewTransform):
@@ -101,16 +92,27 @@ class MirrorViewTransform(ViewTransform):
     """
 
     def __init__(self, level: int, ear_channels: int, out_channels: int) -> None:
-        reduction = TwofoldFusion(ear_channels, 2 * row_channels(level))
-        super().__init__(level, reduction, out_channels // 2)
+        super().__init__(level, ExchangedFusion(ear_channels, row_channels(level)), out_channels // 2)
 
     def volume(self, reduced: Tensor) -> Tensor:
-        seen, swapped = super().volume(torch.cat(reduced.chunk(2, dim=1))).chunk(2)
+        seen, swapped = super().volume(reduced).chunk(2)
         return seen + swapped.flip(-1)
 
     def read(self, volume: Tensor) -> Tensor:
         # Mirrored back, what one sees in the mirror is the same.
         return super().read(volume).repeat(1, 2, 1, 1)
+
+
+class ExchangedFusion(Fusion):
+    """`Fusion` of left and right, and of right and left, in one batch."""
+
+    def forward(self, *ears: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [2 B, C_out, H, W]."""
+        both = as_one_batch(ears)
+        own, other = self.conv.weight.split(both.shape[1], dim=1)
+        # The other's place in the batch is half of it further on.
+        exchanged = F.conv2d(both, other).roll(len(both) // 2, 0)
+        return norm_relu(self.norm, F.conv2d(both, own) + exchanged)[0]
 
 
 class MirrorHead(nn.Conv2d):

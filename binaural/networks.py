@@ -175,22 +175,21 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         """
         check_input(x, self.features)
         features, matched = [], []
-        for index, (left, right) in enumerate(self._encode(*ears(x, self.features))):
+        for index, level in enumerate(self._encode(*ears(x, self.features))):
             if str(index + 1) in self.attention:
-                left, right = self.attention[str(index + 1)](left, right)
-            matched.append((left, right))
-            features.append(self.fusion[index](left, right))
+                level = self.attention[str(index + 1)](*level)
+            matched.append(level)
+            features.append(self.fusion[index](*level))
         index = TARGET_LEVEL - 1
         features[index] = self.view_transforms(features[index], matched)
         return self.decoder(features)
 
-    def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        """What the ears hear → the maps of both, level by level."""
+    def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        """What the ears hear → level by level, the maps of left and right, or of both in one batch."""
         if not self.symmetric:
             return zip(self.encoder_left(left), self.encoder_right(right), strict=True)
-        # One batch of both: half the calls, and batch norms see all that the weights are for.
-        both = self.encoder_left(torch.cat([left, right]))
-        return [tuple(level.chunk(2)) for level in both]
+        # Half the calls, and batch norms see all that the weights are for.
+        return zip(self.encoder_left(torch.cat([left, right])))
 
 
 class UNet(Pretrained, nn.Module):

@@ -16,6 +16,14 @@ STABLE_TORCH_LIBRARY(binaural, m) {
       " -> (Tensor dq_left, Tensor dq_right, Tensor dv_left, Tensor dv_right, Tensor dk_left,"
       " Tensor dk_right, Tensor dlag_bias)");
   m.def(
+      "cross_attention_packed_forward(Tensor packed, int heads, int query_channels,"
+      " int value_channels, Tensor? lag_bias, float scale, int? max_lag) -> (Tensor o, Tensor "
+      "lse)");
+  m.def(
+      "cross_attention_packed_backward(Tensor grad_o, Tensor packed, int heads,"
+      " int query_channels, int value_channels, Tensor? lag_bias, Tensor o, Tensor lse,"
+      " float scale, int? max_lag) -> (Tensor dpacked, Tensor dlag_bias)");
+  m.def(
       "edge_aware_loss_forward(Tensor pred, Tensor target, Tensor weights, bool with_gradient)"
       " -> (Tensor total, Tensor terms, Tensor coded, Tensor scales)");
   m.def(
@@ -35,8 +43,8 @@ STABLE_TORCH_LIBRARY(binaural, m) {
       " -> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("upsample_concat_forward(Tensor skip, Tensor below) -> Tensor joined");
   m.def("upsample_concat_backward(Tensor gradient, int height, int width) -> Tensor dbelow");
-  m.def("add_mirrored_forward(Tensor a, Tensor b) -> Tensor y");
-  m.def("add_mirrored_backward(Tensor gradient) -> Tensor of_either");
+  m.def("add_mirrored_forward(Tensor both) -> Tensor y");
+  m.def("add_mirrored_backward(Tensor gradient) -> Tensor dboth");
   m.def("mirror_weight_forward(Tensor weight, int first_part, ScalarType dtype) -> Tensor both");
   m.def("mirror_weight_backward(Tensor gradient, int first_part) -> Tensor dweight");
   m.def("release_memory() -> ()");

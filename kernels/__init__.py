@@ -6,7 +6,13 @@ them this machine can use.
 """
 
 from kernels.backends import available_backends, use_backend
-from kernels.cross_attention import cross_attention
+from kernels.cross_attention import cross_attention, packed_cross_attention
 from kernels.depth_loss import edge_aware_loss
 
-__all__ = ["available_backends", "cross_attention", "edge_aware_loss", "use_backend"]
+__all__ = [
+    "available_backends",
+    "cross_attention",
+    "edge_aware_loss",
+    "packed_cross_attention",
+    "use_backend",
+]

@@ -32,10 +32,10 @@ def coverage(operation: str, backend: str) -> str:
 def _ask_cross_attention(backend: str) -> Any:
     def why_not(dtype: torch.dtype, channels: int) -> str | None:
         tensor = torch.empty(1, 1, 1, channels, dtype=dtype, device="meta")
-        return cross_attention._WHY_NOT_COVERED[backend](tensor)
+        return cross_attention.WHY_NOT_COVERED[backend](tensor)
 
     return why_not
 
 
 def _ask_edge_aware_loss(backend: str) -> Any:
-    return lambda dtype, _: depth_loss._WHY_NOT_COVERED[backend](torch.empty(0, dtype=dtype, device="meta"))
+    return lambda dtype, _: depth_loss.WHY_NOT_COVERED[backend](torch.empty(0, dtype=dtype, device="meta"))

@@ -72,7 +72,7 @@ Tensor new_like(const Tensor& like) {
                     like.scalar_type());
 }
 
-// Of a contiguous tensor that this file made.
+// Of a tensor that this file made, or of a part of one with all of a head's channels.
 View view_of(const Tensor& tensor) {
   return {tensor.data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
 }
@@ -310,6 +310,11 @@ void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) 
   });
 }
 
+void set_results(Side& side, const View& o, const Tensor& lse) {
+  side.o = o;
+  side.lse = lse.data_ptr();
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right, Tensor v_left,
                                                    Tensor v_right, MaybeTensor k_left,
                                                    MaybeTensor k_right, MaybeTensor lag_bias,
@@ -322,10 +327,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right
       new_result(q_left, {call.r, call.heads, call.sides[0].length}, wide(dtype));
   const Tensor lse_right =
       new_result(q_left, {call.r, call.heads, call.sides[1].length}, wide(dtype));
-  call.sides[0].o = view_of(o_left);
-  call.sides[1].o = view_of(o_right);
-  call.sides[0].lse = lse_left.data_ptr();
-  call.sides[1].lse = lse_right.data_ptr();
+  set_results(call.sides[0], view_of(o_left), lse_left);
+  set_results(call.sides[1], view_of(o_right), lse_right);
   run_forward(kernels(dtype), call, q_left);
   return {o_left, o_right, lse_left, lse_right};
 }
@@ -347,6 +350,26 @@ void sum_lag_gradients(const Call& call, Tensor& to) {
       result[head * width + i] = static_cast<T>(total);
     }
   });
+}
+
+// Fills in the gradients of a call; d lag_bias, or an empty tensor where there is none.
+Tensor run_backward_with_lags(Call& call, const Tensor& q_left, const MaybeTensor& lag_bias) {
+  const ScalarType dtype = q_left.scalar_type();
+  if (!lag_bias.has_value()) {
+    run_backward(kernels(dtype), call, q_left);
+    return new_result(q_left, {0}, dtype);
+  }
+  const int64_t lags = call.sides[0].length + call.sides[1].length - 1;
+  Tensor dlag_bias = new_result(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
+  const Tensor by_lag = new_result(q_left, {call.r, call.heads, lags}, wide(dtype));
+  call.lag_gradients = by_lag.data_ptr();
+  run_backward(kernels(dtype), call, q_left);
+  if (dtype == ScalarType::Double) {
+    sum_lag_gradients<double>(call, dlag_bias);
+  } else {
+    sum_lag_gradients<float>(call, dlag_bias);
+  }
+  return dlag_bias;
 }
 
 void check_lse(const char* name, const Tensor& lse, const Call& call, int64_t length,
@@ -378,18 +401,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
   const Tensor dk_left = call.shared ? none() : new_like(*k_left);
   const Tensor dk_right = call.shared ? none() : new_like(*k_right);
-  Tensor dlag_bias = none(), lag_gradients = none();
-  if (lag_bias.has_value()) {
-    dlag_bias = new_result(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
-    lag_gradients = new_result(q_left, {call.r, call.heads, n + m - 1}, wide(dtype));
-    call.lag_gradients = lag_gradients.data_ptr();
-  }
   call.sides[0].grad_o = grad_left.view();
   call.sides[1].grad_o = grad_right.view();
-  call.sides[0].o = out_left.view();
-  call.sides[1].o = out_right.view();
-  call.sides[0].lse = lse_left.data_ptr();
-  call.sides[1].lse = lse_right.data_ptr();
+  set_results(call.sides[0], out_left.view(), lse_left);
+  set_results(call.sides[1], out_right.view(), lse_right);
   call.sides[0].dq = view_of(dq_left);
   call.sides[1].dq = view_of(dq_right);
   call.sides[0].dv = view_of(dv_left);
@@ -398,15 +413,103 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     call.sides[0].dk = view_of(dk_left);
     call.sides[1].dk = view_of(dk_right);
   }
-  run_backward(kernels(dtype), call, q_left);
-  if (lag_bias.has_value()) {
-    if (dtype == ScalarType::Double) {
-      sum_lag_gradients<double>(call, dlag_bias);
-    } else {
-      sum_lag_gradients<float>(call, dlag_bias);
-    }
-  }
+  const Tensor dlag_bias = run_backward_with_lags(call, q_left, lag_bias);
   return {dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias};
+}
+
+// Both ears in one tensor [2 R, time, queries | values | keys], the rows of the left ear first.
+class Packed {
+ public:
+  Packed(const Tensor& all, int64_t heads, int64_t query_channels, int64_t value_channels)
+      : all_(all), heads_(heads), query_channels_(query_channels), value_channels_(value_channels) {
+    STD_TORCH_CHECK(all.dim() == 3 && all.size(0) % 2 == 0 && heads > 0 && query_channels > 0 &&
+                        value_channels > 0 && query_channels % heads == 0 &&
+                        value_channels % heads == 0,
+                    "packed must be [2 R, time, channels], those of queries and values divisible "
+                    "by heads");
+    const int64_t keys = all.size(2) - query_channels - value_channels;
+    STD_TORCH_CHECK(keys == 0 || keys == query_channels,
+                    "packed must have channels of queries, values and as many of keys or none");
+    has_keys_ = keys > 0;
+  }
+
+  Tensor q(int side) const { return part(side, 0, query_channels_); }
+  Tensor v(int side) const { return part(side, query_channels_, value_channels_); }
+  MaybeTensor k(int side) const {
+    if (!has_keys_) return std::nullopt;
+    return part(side, query_channels_ + value_channels_, query_channels_);
+  }
+
+ private:
+  Tensor part(int side, int64_t begin, int64_t channels) const;
+
+  Tensor all_;
+  int64_t heads_, query_channels_, value_channels_;
+  bool has_keys_;
+};
+
+// The rows of one ear.
+Tensor ear_of(const Tensor& both, int side) {
+  Tensor rows = both;
+  return torch::stable::narrow(rows, 0, side * both.size(0) / 2, both.size(0) / 2);
+}
+
+Tensor Packed::part(int side, int64_t begin, int64_t channels) const {
+  Tensor ear = ear_of(all_, side);
+  return torch::stable::view(torch::stable::narrow(ear, 2, begin, channels),
+                             {ear.size(0), ear.size(1), heads_, channels / heads_});
+}
+
+std::tuple<Tensor, Tensor> packed_forward(Tensor packed, int64_t heads, int64_t query_channels,
+                                          int64_t value_channels, MaybeTensor lag_bias,
+                                          double scale, std::optional<int64_t> max_lag) {
+  const Packed parts(packed, heads, query_channels, value_channels);
+  const Tensor q_left = parts.q(0), v_left = parts.v(0);
+  const Operands operands(q_left, parts.q(1), v_left, parts.v(1), parts.k(0), parts.k(1), lag_bias,
+                          max_lag);
+  Call call = operands.call(q_left, v_left, scale);
+  const ScalarType dtype = packed.scalar_type();
+  const int64_t time = packed.size(1);
+  const Tensor o = new_result(packed, {2 * call.r, time, heads, call.dv}, dtype);
+  const Tensor lse = new_result(packed, {2 * call.r, heads, time}, wide(dtype));
+  for (int side = 0; side < 2; ++side)
+    set_results(call.sides[side], view_of(ear_of(o, side)), ear_of(lse, side));
+  run_forward(kernels(dtype), call, packed);
+  return {o, lse};
+}
+
+std::tuple<Tensor, Tensor> packed_backward(Tensor grad_o, Tensor packed, int64_t heads,
+                                           int64_t query_channels, int64_t value_channels,
+                                           MaybeTensor lag_bias, Tensor o, Tensor lse, double scale,
+                                           std::optional<int64_t> max_lag) {
+  const Packed parts(packed, heads, query_channels, value_channels);
+  const Tensor q_left = parts.q(0), v_left = parts.v(0);
+  const Operands operands(q_left, parts.q(1), v_left, parts.v(1), parts.k(0), parts.k(1), lag_bias,
+                          max_lag);
+  Call call = operands.call(q_left, v_left, scale);
+  const ScalarType dtype = packed.scalar_type();
+  const int64_t time = packed.size(1);
+  STD_TORCH_CHECK(grad_o.dim() == 4 && grad_o.size(0) == 2 * call.r,
+                  "the gradient must have the shape of what was read");
+  STD_TORCH_CHECK(
+      o.dim() == 4 && o.size(0) == 2 * call.r && lse.dim() == 3 && lse.size(0) == 2 * call.r,
+      "o and lse must be what cross_attention_packed_forward returned");
+  const Tensor dpacked = new_result(packed, {2 * call.r, time, packed.size(2)}, dtype);
+  const Packed gradients(dpacked, heads, query_channels, value_channels);
+  std::vector<Input> read;
+  for (int side = 0; side < 2; ++side) {
+    Side& of = call.sides[side];
+    read.emplace_back("the gradient", ear_of(grad_o, side), q_left, time, call.dv);
+    of.grad_o = read.back().view();
+    read.emplace_back("o", ear_of(o, side), q_left, time, call.dv);
+    const Tensor lse_of_ear = ear_of(lse, side);
+    check_lse("lse", lse_of_ear, call, time, wide(dtype));
+    set_results(of, read.back().view(), lse_of_ear);
+    of.dq = view_of(gradients.q(side));
+    of.dv = view_of(gradients.v(side));
+    if (!call.shared) of.dk = view_of(*gradients.k(side));
+  }
+  return {dpacked, run_backward_with_lags(call, q_left, lag_bias)};
 }
 
 }  // namespace
@@ -415,4 +518,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 STABLE_TORCH_LIBRARY_IMPL(binaural, CPU, m) {
   m.impl("cross_attention_forward", TORCH_BOX(&binaural::cross_attention::forward));
   m.impl("cross_attention_backward", TORCH_BOX(&binaural::cross_attention::backward));
+  m.impl("cross_attention_packed_forward", TORCH_BOX(&binaural::cross_attention::packed_forward));
+  m.impl("cross_attention_packed_backward", TORCH_BOX(&binaural::cross_attention::packed_backward));
 }

@@ -1,41 +1,42 @@
-// The CPU operators that add two maps and mirror the second half of their channels.
+// The CPU operators that add what two ears contribute, where the second half of the channels that
+// come out is what one sees in the mirror.
 #include "layers/maps.h"
 
 namespace binaural::layers {
 namespace {
 
-template <class S>
-Tensor mirror_half(const Tensor& like, const Map<S>& a, const Map<S>* b) {
-  STD_TORCH_CHECK(a.channels % 2 == 0, "a map must have an even number of channels");
-  Tensor y = new_map(like, a.batch, a.height, a.width, a.channels);
-  const Kernels<S>& run = kernels_for<S>();
-  const int64_t size = a.width * a.channels;
-  for_rows(a.batch * a.height, size, [&](int64_t row) {
-    const int64_t offset = row * size;
-    run.mirror_half(a.data + offset, b == nullptr ? nullptr : b->data + offset, a.width, a.channels,
-                    data_of<S>(y) + offset);
-  });
-  return y;
-}
-
-Tensor add_mirrored_forward(Tensor a, Tensor b) {
-  return with_storage(a, [&](auto stored) {
+Tensor add_mirrored_forward(Tensor both) {
+  return with_storage(both, [&](auto stored) {
     using S = decltype(stored);
-    const Map<S> first(a, "a"), second(b, "b");
-    first.check_whole("a");
-    STD_TORCH_CHECK(second.dense() && second.pixels() == first.pixels() &&
-                        second.width == first.width && second.channels == first.channels,
-                    "b must have a's shape");
-    return mirror_half<S>(a, first, &second);
+    const Map<S> ears(both, "both");
+    ears.check_whole("both");
+    STD_TORCH_CHECK(ears.batch % 2 == 0 && ears.channels % 2 == 0,
+                    "both must have an even batch and an even number of channels");
+    Tensor y = new_map(both, ears.batch / 2, ears.height, ears.width, ears.channels);
+    const Kernels<S>& run = kernels_for<S>();
+    const int64_t size = ears.width * ears.channels, rows = ears.batch / 2 * ears.height;
+    for_rows(rows, size, [&](int64_t row) {
+      run.add_mirrored(ears.data + row * size, ears.data + (rows + row) * size, ears.width,
+                       ears.channels, data_of<S>(y) + row * size);
+    });
+    return y;
   });
 }
 
 Tensor add_mirrored_backward(Tensor gradient) {
   return with_storage(gradient, [&](auto stored) {
     using S = decltype(stored);
-    const Map<S> whole(gradient, "the gradient");
-    whole.check_whole("the gradient");
-    return mirror_half<S>(gradient, whole, nullptr);
+    const Map<S> dy(gradient, "the gradient");
+    dy.check_whole("the gradient");
+    STD_TORCH_CHECK(dy.channels % 2 == 0, "a map must have an even number of channels");
+    Tensor dboth = new_map(gradient, 2 * dy.batch, dy.height, dy.width, dy.channels);
+    const Kernels<S>& run = kernels_for<S>();
+    const int64_t size = dy.width * dy.channels, rows = dy.batch * dy.height;
+    for_rows(rows, size, [&](int64_t row) {
+      run.part_mirrored(dy.data + row * size, dy.width, dy.channels, data_of<S>(dboth) + row * size,
+                        data_of<S>(dboth) + (rows + row) * size);
+    });
+    return dboth;
   });
 }
 

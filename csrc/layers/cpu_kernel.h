@@ -59,8 +59,11 @@ struct Kernels {
   void (*differentiate_layer_norm)(const S* x, Rows<S> dy, int64_t pixels, int64_t channels,
                                    const float* weight, const float* mean, const float* inverse,
                                    S* dx, float* dweight, float* dbias);
-  // A row of a + b, or of a where b is null: the second half of its channels in the mirror.
-  void (*mirror_half)(const S* a, const S* b, int64_t width, int64_t channels, S* to);
+  // A row of what both ears contribute: left's first half of channels + right's second, and in the
+  // mirror right's first + left's second.
+  void (*add_mirrored)(const S* left, const S* right, int64_t width, int64_t channels, S* to);
+  // The gradient of that.
+  void (*part_mirrored)(const S* gradient, int64_t width, int64_t channels, S* left, S* right);
   void (*convert)(const float* from, int64_t count, S* to);
   // to = a + b
   void (*add)(const S* a, const S* b, int64_t count, float* to);

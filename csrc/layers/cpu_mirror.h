@@ -7,18 +7,31 @@
 namespace binaural::layers::BINAURAL_ISA {
 
 template <class S>
-inline void mirror_half(const S* a, const S* b, int64_t width, int64_t channels, S* to) {
+inline void add_mirrored(const S* left, const S* right, int64_t width, int64_t channels, S* to) {
   const int64_t half = channels / 2;
   for (int64_t i = 0; i < width; ++i) {
     const int64_t from = i * channels, mirrored = (width - 1 - i) * channels;
-    auto put_half = [&](int64_t begin, S* p) {
-      for_channels(half, [&](int64_t c, auto count) {
-        const V v = get(a + from + begin + c, count);
-        put(p + c, b == nullptr ? v : v + get(b + from + begin + c, count), count);
-      });
-    };
-    put_half(0, to + from);
-    put_half(half, to + mirrored + half);
+    const S *own = left + from, *other = right + from;
+    for_channels(half, [&](int64_t c, auto count) {
+      put(to + from + c, get(own + c, count) + get(other + half + c, count), count);
+      put(to + mirrored + half + c, get(other + c, count) + get(own + half + c, count), count);
+    });
+  }
+}
+
+template <class S>
+inline void part_mirrored(const S* gradient, int64_t width, int64_t channels, S* left, S* right) {
+  const int64_t half = channels / 2;
+  for (int64_t i = 0; i < width; ++i) {
+    const int64_t to = i * channels, mirrored = (width - 1 - i) * channels;
+    const S *seen = gradient + to, *in_mirror = gradient + mirrored + half;
+    for_channels(half, [&](int64_t c, auto count) {
+      const V first = get(seen + c, count), second = get(in_mirror + c, count);
+      put(left + to + c, first, count);
+      put(left + to + half + c, second, count);
+      put(right + to + c, second, count);
+      put(right + to + half + c, first, count);
+    });
   }
 }
 

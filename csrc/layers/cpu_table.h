@@ -8,10 +8,11 @@ namespace binaural::layers {
 
 namespace BINAURAL_ISA {
 template <class S>
-constexpr Kernels<S> kTable = {add_moments<S>, normalise<S>,     pool<S>,
-                               unpool<S>,      add_gradients<S>, differentiate<S>,
-                               interpolate<S>, layer_norm<S>,    differentiate_layer_norm<S>,
-                               mirror_half<S>, convert<S>,       add<S>};
+constexpr Kernels<S> kTable = {add_moments<S>,  normalise<S>,     pool<S>,
+                               unpool<S>,       add_gradients<S>, differentiate<S>,
+                               interpolate<S>,  layer_norm<S>,    differentiate_layer_norm<S>,
+                               add_mirrored<S>, part_mirrored<S>, convert<S>,
+                               add<S>};
 }
 
 const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};

@@ -1,6 +1,7 @@
 """Cross-attention between the ears: one cost volume, read in both directions."""
 
 from kernels.cross_attention.operator import cross_attention
+from kernels.cross_attention.packed import packed_cross_attention, unpack
 from kernels.cross_attention.reference import reference
 
-__all__ = ["cross_attention", "reference"]
+__all__ = ["cross_attention", "packed_cross_attention", "reference", "unpack"]

@@ -57,15 +57,15 @@ def check(
         if size == 0:
             raise ValueError(f"{name} must be at least 1, got 0 in q_left or v_left")
 
-    if scale is not None:
-        _check_scale(scale, q_left.dtype)
-    if max_lag is not None and (not isinstance(max_lag, int) or max_lag < 0):
-        raise ValueError(f"max_lag must be a whole number of at least 0, or None, got {max_lag!r}")
-    if lag_bias is not None:
-        _check_lag_bias(lag_bias, q_left)
+    check_scale(scale, q_left.dtype)
+    check_max_lag(max_lag)
+    check_lag_bias(lag_bias, q_left)
 
 
-def _check_scale(scale: float, dtype: torch.dtype) -> None:
+def check_scale(scale: float | None, dtype: torch.dtype) -> None:
+    """Raise TypeError or ValueError unless it is None or finite in what `dtype` is multiplied in."""
+    if scale is None:
+        return
     if not isinstance(scale, int | float):
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     # As wide as the products that it multiplies.
@@ -75,7 +75,16 @@ def _check_scale(scale: float, dtype: torch.dtype) -> None:
         raise ValueError(f"scale must be finite in {name}, got {scale}")
 
 
-def _check_lag_bias(lag_bias: Tensor, q_left: Tensor) -> None:
+def check_max_lag(max_lag: int | None) -> None:
+    """Raise ValueError unless it is None or a whole number of at least 0."""
+    if max_lag is not None and (not isinstance(max_lag, int) or max_lag < 0):
+        raise ValueError(f"max_lag must be a whole number of at least 0, or None, got {max_lag!r}")
+
+
+def check_lag_bias(lag_bias: Tensor | None, q_left: Tensor) -> None:
+    """Raise TypeError or ValueError unless it is None or fits q_left."""
+    if lag_bias is None:
+        return
     heads = q_left.shape[2]
     if not isinstance(lag_bias, Tensor):
         raise TypeError(f"lag_bias must be a tensor, got {type(lag_bias).__name__}")

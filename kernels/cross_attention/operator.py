@@ -75,17 +75,12 @@ def cross_attention(
     """
     if isinstance(q_left, Tensor) and torch.is_autocast_enabled(q_left.device.type):
         dtype = torch.get_autocast_dtype(q_left.device.type)
-        q_left, q_right, v_left, v_right = (_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
-        k_left = None if k_left is None else _autocast(k_left, dtype)
-        k_right = None if k_right is None else _autocast(k_right, dtype)
+        q_left, q_right, v_left, v_right = (to_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
+        k_left = None if k_left is None else to_autocast(k_left, dtype)
+        k_right = None if k_right is None else to_autocast(k_right, dtype)
     check(q_left, q_right, v_left, v_right, k_left, k_right, scale, max_lag, lag_bias)
-    if scale is None:
-        scale = q_left.shape[3] ** -0.5
-    if max_lag is not None and max_lag > _LONGEST_LAG:
-        max_lag = None
-    if lag_bias is not None:
-        lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
-    name = choose("cross_attention", backend, q_left, _WHY_NOT_COVERED)
+    scale, max_lag, lag_bias = settle(scale, max_lag, lag_bias, q_left)
+    name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)
     # Nothing to match: the kernels need not know empty problems.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(
@@ -110,8 +105,21 @@ def _run(backend: str, *arguments: Any) -> tuple[Tensor, Tensor]:
     return _FORWARD[backend](*arguments)[:2]
 
 
-def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # As autocast itself does: only floating-point tensors, and float64 is left alone.
+def settle(
+    scale: float | None, max_lag: int | None, lag_bias: Tensor | None, q_left: Tensor
+) -> tuple[float, int | None, Tensor | None]:
+    """The same as the kernels take them: a number, no limit where none can bind, float32 or float64."""
+    if scale is None:
+        scale = q_left.shape[3] ** -0.5
+    if max_lag is not None and max_lag > _LONGEST_LAG:
+        max_lag = None
+    if lag_bias is not None:
+        lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
+    return scale, max_lag, lag_bias
+
+
+def to_autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast itself does: only floating-point tensors, and float64 is left alone."""
     cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(dtype) if cast else tensor
 
@@ -231,7 +239,7 @@ BACKWARD_SCHEMA = (
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
 # For each backend, why it leaves a call with this q_left to the next one, or None.
-_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left: None, "cuda": _why_cuda_does_not_cover}
+WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda q_left: None, "cuda": _why_cuda_does_not_cover}
 # For each backend, how many channels of values its kernels take at a time for q of this dtype; None if any.
 _MOST_VALUE_CHANNELS: dict[str, Any] = {"cpp": lambda dtype: None, "cuda": lambda dtype: _CUDA_CHANNELS}
 
@@ -245,5 +253,5 @@ _FORWARD["triton"] = define_operator(
 _BACKWARD["triton"] = define_operator(
     "cross_attention_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward
 )
-_WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered
+WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered
 _MOST_VALUE_CHANNELS["triton"] = triton_entry.most_value_channels

@@ -104,7 +104,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _loss(pred: Tensor, target: Tensor, weights: Tensor, backend: str | None) -> tuple[Tensor, Tensor]:
-    name = choose("edge_aware_loss", backend, pred, _WHY_NOT_COVERED)
+    name = choose("edge_aware_loss", backend, pred, WHY_NOT_COVERED)
     # Nothing to sum: the kernels need not know empty images.
     if name == "reference" or pred.numel() == 0:
         return reference(pred, target, weights)
@@ -187,7 +187,7 @@ BACKWARD_SCHEMA = "(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)
 _FORWARD: dict[str, Any] = {}
 _BACKWARD: dict[str, Any] = {}
 # For each backend, why it leaves a call with this prediction to the next one, or None.
-_WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda pred: None, "cuda": why_cuda_does_not_cover}
+WHY_NOT_COVERED: dict[str, Any] = {"cpp": lambda pred: None, "cuda": why_cuda_does_not_cover}
 
 if extension.WHY_NOT_LOADED is None:
     _FORWARD["cpp"] = _FORWARD["cuda"] = complete_operator("edge_aware_loss_forward", _fake_forward)
@@ -206,4 +206,4 @@ _FORWARD["triton"] = define_operator(
 _BACKWARD["triton"] = define_operator(
     "edge_aware_loss_backward_triton", BACKWARD_SCHEMA, triton_entry.backward, _fake_backward
 )
-_WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered
+WHY_NOT_COVERED["triton"] = triton_entry.why_not_covered

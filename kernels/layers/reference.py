@@ -66,7 +66,7 @@ def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> T
     return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)
 
 
-def add_mirrored(a: Tensor, b: Tensor) -> Tensor:
+def add_mirrored(both: Tensor) -> Tensor:
     """`kernels.layers.add_mirrored`."""
-    seen, mirrored = (a + b).chunk(2, dim=1)
-    return torch.cat([seen, mirrored.flip(-1)], dim=1)
+    (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in both.chunk(2))
+    return torch.cat([left + right_swapped, (right + left_swapped).flip(-1)], dim=1)

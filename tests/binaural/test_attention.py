@@ -68,9 +68,9 @@ def test_default_path_copies_no_layout():
     """The kernel reads the packed projection in place, and the result stays channels-last."""
     left, right = make_maps(channels=32)
     module = BinauralCrossAttention(32, heads=4)
-    parts = module._project_ears(left, right)[0]
-    assert parts[0].untyped_storage().data_ptr() == parts[1].untyped_storage().data_ptr()
-    assert parts[0].stride(-1) == 1
+    for of_ear in zip(*module._project_ears(left, right), strict=True):
+        assert len({part.untyped_storage().data_ptr() for part in of_ear}) == 1
+        assert all(part.stride(-1) == 1 for part in of_ear)
     assert all(o.is_contiguous(memory_format=torch.channels_last) for o in module(left, right))
 
 

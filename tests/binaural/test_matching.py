@@ -66,7 +66,7 @@ def test_weights_are_those_that_the_attention_reads_with(options):
     assert weights_left.shape == weights_right.shape == (6, 2, STEPS, STEPS)
     torch.testing.assert_close(weights_left.sum(-1), torch.ones(6, 2, STEPS))
     torch.testing.assert_close(weights_right.sum(-2), torch.ones(6, 2, STEPS))
-    (_, v_left, *_), (_, v_right, *_) = attention._project_ears(left, right)
+    _, (v_left, v_right), *_ = attention._project_ears(left, right)
     read_left = torch.einsum("rhij,rjhc->rihc", weights_left, v_right).reshape(2, 3, STEPS, 16)
     read_right = torch.einsum("rhij,rihc->rjhc", weights_right, v_left).reshape(2, 3, STEPS, 16)
     with torch.no_grad():

@@ -115,6 +115,8 @@ def test_matching_swaps_with_the_ears(module):
     left, right = torch.randn(2, 2, 8, 3, 9)
     read_left, read_right = module(left, right)
     assert not torch.equal(read_left, left)
+    (both,) = module(torch.cat([left, right]))
+    torch.testing.assert_close(both, torch.cat([read_left, read_right]))
     swapped_right, swapped_left = module(right, left)
     torch.testing.assert_close((swapped_left, swapped_right), (read_left, read_right))
 

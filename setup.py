@@ -55,8 +55,10 @@ def extension() -> Extension:
         print(f"building the extension with CUDA kernels for {os.environ['TORCH_CUDA_ARCH_LIST']}")
         sources += sorted(Path("csrc").rglob("*.cu"))
         defines.append("-DUSE_CUDA")
-        # The CUDA runtime is linked statically: the same file then loads beside a CPU-only torch.
+        # The CUDA runtime is linked statically: the same file then loads beside a CPU-only torch. Of libtorch
+        # nothing is used; it brings along libtorch_cuda where there is one, for the current stream.
         link = [f"-L{find_static_runtime()}", "-lcudart_static", "-lrt", "-ldl", "-lpthread"]
+        link += ["-Wl,--no-as-needed", "-ltorch"]
     else:
         print(f"building the extension for the CPU only: {reason}")
     return CppExtension(

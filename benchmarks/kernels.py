@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks import cross_attention, depth_loss
 from benchmarks.case import Case
+from benchmarks.graphs import capture, capture_one
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
@@ -28,6 +29,7 @@ OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
     "edge_aware_loss": depth_loss.cases,
 }
 PHASES = ("forward", "backward", "both")
+CALLED = "both, called"  # on a GPU, where the others are replays of CUDA graphs
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
 STREAMING = "streaming"  # of as many bytes, as a row of the table
 
@@ -62,25 +64,31 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
     for run in runs.values():
         run.both()
     rounds = int(seconds / (time.perf_counter() - start))
-    phases = {f"{name} {phase}": getattr(run, phase) for name, run in runs.items() for phase in PHASES[:2]}
+    phases: dict[str, Callable[[], object]] = {}
+    for name, run in runs.items():
+        forward, backward = (run.forward, run.backward) if device == "cpu" else capture(run)
+        phases |= {f"{name} forward": forward, f"{name} backward": backward}
+        if device == "cuda":
+            phases[f"{name} {CALLED}"] = run.both
     if case.streaming is not None:
-        phases[f"{STREAMING} both"] = case.streaming
+        phases[f"{STREAMING} both"] = case.streaming if device == "cpu" else capture_one(case.streaming)
     taken = interleave(phases, min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS), warm_up=1)
     for name in runs:
         pairs = zip(taken[f"{name} forward"], taken[f"{name} backward"], strict=True)
         taken[f"{name} both"] = [forward + backward for forward, backward in pairs]
 
     ours = next(iter(runs))
-    flops = (None, None, None) if case.flops is None else (*case.flops, sum(case.flops))
+    flops = (None, None) if case.flops is None else case.flops
+    work = dict(zip(PHASES, zip(flops, case.traffic, strict=True), strict=False))
+    work["both"] = work[CALLED] = (None if case.flops is None else sum(case.flops), sum(case.traffic))
     rows = []
-    for phase, operations, traffic in zip(PHASES, flops, (*case.traffic, sum(case.traffic)), strict=True):
+    for phase, (operations, traffic) in work.items():
         for name in (*runs, STREAMING):
             if f"{name} {phase}" not in taken:
                 continue
             spread = Spread.of(taken[f"{name} {phase}"])
             gflops = None if operations is None else operations / spread.p50 / 1e9
             gbs = traffic / spread.p50 / 1e9
-            on_cpu = device == "cpu"  # whose limits were measured
             rows.append(
                 {
                     "operation": case.operation,
@@ -90,8 +98,8 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
                     "seconds": asdict(spread),
                     "gflops": gflops,
                     "gbs": gbs,
-                    "share_of_fma_peak": gflops / machine.gflops if on_cpu and gflops is not None else None,
-                    "share_of_copy": gbs / machine.copy_gbs if on_cpu else None,
+                    "share_of_peak": None if gflops is None else gflops / machine.gflops,
+                    "share_of_copy": gbs / machine.copy_gbs,
                     "peak_bytes": memory.get(name) if phase == "both" else None,
                     "times_ours": asdict(ratio(taken[f"{name} {phase}"], taken[f"{ours} {phase}"])),
                 }
@@ -103,9 +111,7 @@ def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
     """The case's results as a table to read."""
 
     def rate(value: float | None, share: float | None) -> str:
-        if value is None:
-            return ""
-        return f"{value:.1f}" if share is None else f"{value:.1f} ({share:.0%})"
+        return "" if value is None else f"{value:.1f} ({share:.0%})"
 
     header = ["", "", "ms (p20 to p80)", "GFLOP/s (of peak)", "GB/s (of copy)", "peak MB", "times ours"]
     lines = []
@@ -117,7 +123,7 @@ def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
                 row["phase"],
                 row["implementation"],
                 f"{milliseconds:.2f}",
-                rate(row["gflops"], row["share_of_fma_peak"]),
+                rate(row["gflops"], row["share_of_peak"]),
                 rate(row["gbs"], row["share_of_copy"]),
                 "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
                 f"{Spread(**row['times_ours']):.2f}",
@@ -179,9 +185,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="to measure each case for, or longer")
     options = parser.parse_args()
 
-    machine = describe_machine()
-    if options.device == "cuda":
-        machine = replace(machine, processor=torch.cuda.get_device_name())
+    machine = describe_machine(options.device, getattr(torch, options.dtype))
     rows: list[dict[str, Any]] = []
     sections = [
         "Medians with the 20th and 80th percentile. GFLOP/s count the arithmetic that our kernels need, for"
@@ -190,6 +194,12 @@ def main() -> None:
         " which helps most what allocates most. Peak memory includes outputs and gradients. The last column"
         " is the ratio to ours within a round; above 1, ours is faster."
     ]
+    if options.device == "cuda":
+        sections.append(
+            "Forward and backward are replays of CUDA graphs, one after the other: the time of the device."
+            f' "{CALLED}" is forward and backward called from Python, dispatch and launches included. What'
+            " fits into the device's cache is there."
+        )
     for operation in options.operation or OPERATIONS:
         for case in OPERATIONS[operation](
             options.device, getattr(torch, options.dtype), not options.no_compile
@@ -202,7 +212,7 @@ def main() -> None:
             sections.append(section(case, measured))
     title = f"Kernels in {options.dtype}"
     path = write_report(f"kernels-{options.dtype}", machine, title, sections, {"rows": rows})
-    plot(f"{title} on {machine.processor}, {machine.threads} threads", rows, path.with_suffix(".png"))
+    plot(f"{title} on {machine.name}", rows, path.with_suffix(".png"))
     print(path.read_text())
 
 

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,31 +18,46 @@ class Machine:
     """What a reader must know about where the figures come from."""
 
     processor: str
-    threads: int
+    threads: int | None  # that computed; None on a GPU
     torch: str
-    gflops: float  # measured: independent fused multiply-adds, float32, all threads
-    copy_gbs: float  # measured: bytes read and written by a copy beyond the caches, all threads
+    gflops: float  # measured, as `peak` says
+    peak: str
+    copy_gbs: float  # measured: bytes read and written by a copy beyond the caches
+
+    @property
+    def name(self) -> str:
+        """The processor, and the threads where it has some."""
+        return self.processor if self.threads is None else f"{self.processor}, {self.threads} threads"
 
     @property
     def slug(self) -> str:
         """The processor's name as part of a file name."""
         return re.sub(r"[^a-z0-9]+", "-", self.processor.lower()).strip("-")
 
-    def as_dict(self) -> dict[str, str | int | float]:
+    def as_dict(self) -> dict[str, str | int | float | None]:
         return asdict(self)
 
     def __str__(self) -> str:
         return (
-            f"{self.processor}, {self.threads} threads, torch {self.torch}; "
-            f"measured peak {self.gflops:.0f} GFLOP/s (FMA, float32), copy {self.copy_gbs:.1f} GB/s"
+            f"{self.name}, torch {self.torch}; "
+            f"measured peak {self.gflops:.0f} GFLOP/s ({self.peak}), copy {self.copy_gbs:.1f} GB/s"
         )
 
 
 @cache
-def describe_machine() -> Machine:
-    """This machine, its peaks measured now on as many threads as torch uses."""
-    gflops, copy_gbs = _measure_peaks(torch.get_num_threads())
-    return Machine(processor_name(), torch.get_num_threads(), torch.__version__, gflops, copy_gbs)
+def describe_machine(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
+    """What computes on `device`, its peaks measured now.
+
+    Of a CPU with fused multiply-adds in float32 on as many threads as torch uses; of a GPU with a large
+    matrix product in `dtype`.
+    """
+    if device == "cuda":
+        gflops, copy_gbs = _measure_gpu(dtype)
+        peak = f"matrix product, {str(dtype).removeprefix('torch.')}"
+        return Machine(torch.cuda.get_device_name(), None, torch.__version__, gflops, peak, copy_gbs)
+    threads = torch.get_num_threads()
+    gflops, copy_gbs = _measure_cpu(threads)
+    return Machine(processor_name(), threads, torch.__version__, gflops, "FMA, float32", copy_gbs)
 
 
 def processor_name() -> str:
@@ -63,7 +79,7 @@ def processor_name() -> str:
     return f"{name} family {field('cpu family')} model {field('model')} ({widest})"
 
 
-def _measure_peaks(threads: int) -> tuple[float, float]:
+def _measure_cpu(threads: int) -> tuple[float, float]:
     source = Path(__file__).with_name("peaks.c")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peaks"
@@ -77,3 +93,27 @@ def _measure_peaks(threads: int) -> tuple[float, float]:
         ).stdout
     gflops, copy_gbs = map(float, printed.split())
     return gflops, copy_gbs
+
+
+def _measure_gpu(dtype: torch.dtype) -> tuple[float, float]:
+    size, elements = 8192, 1 << 28
+    a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+    product = _seconds_on_gpu(lambda: torch.mm(a, b))
+    source = torch.randn(elements, device="cuda")
+    target = torch.empty_like(source)
+    copy = _seconds_on_gpu(lambda: target.copy_(source))
+    return 2 * size**3 / product / 1e9, 2 * source.nbytes / copy / 1e9
+
+
+def _seconds_on_gpu(function: Callable[[], object], rounds: int = 9, calls: int = 5) -> float:
+    """Of a call, in the median of some rounds of calls that follow each other."""
+    seconds = []
+    for _ in range(rounds + 1):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            function()
+        end.record()
+        torch.cuda.synchronize()
+        seconds.append(start.elapsed_time(end) / 1e3 / calls)
+    return sorted(seconds[1:])[rounds // 2]  # the first one warms up

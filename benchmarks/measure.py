@@ -24,10 +24,22 @@ class Spread:
         return f"{self.p50:{spec}} ({self.p20:{spec}}-{self.p80:{spec}})"
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A function that is too short to be timed alone: one call calls it several times."""
+
+    function: Callable[[], object]
+    times: int
+
+    def __call__(self) -> None:
+        for _ in range(self.times):
+            self.function()
+
+
 def interleave(
     functions: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round; in a round every function runs once.
+    """Seconds of each function in each round; in a round every function is called once.
 
     Neighbours disturb all competitors of a round alike, so ratios within a round are steadier than times.
     On a GPU the device is waited for before and after.
@@ -39,8 +51,9 @@ def interleave(
             start = time.perf_counter()
             function()
             _wait()
+            taken = time.perf_counter() - start
             if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken / (function.times if isinstance(function, Repeated) else 1))
     return seconds
 
 

@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,18 @@ from benchmarks.systems import (
 from binaural.training.allocator import set_up_heap
 from binaural.training.optimisation import choose_precision
 
-PROBLEMS = (Problem(32, 128, 4), Problem(64, 256, 1))
+# The second on a GPU is large enough to fill it.
+PROBLEMS = {
+    "cpu": (Problem(32, 128, 4), Problem(64, 256, 1)),
+    "cuda": (Problem(32, 128, 4), Problem(64, 256, 16)),
+}
 COMPARED = (OURS, OURS_LEAN, FAST_UNET, USUAL_UNET)
 NAIVE = (NAIVE_PLANE, NAIVE_TIME)
 # How cost grows, each from the first problem: batch, image size, base channels.
 GROWTH = {
-    "batch": [replace(PROBLEMS[0], batch=batch) for batch in (1, 2, 4, 8)],
-    "size": [replace(PROBLEMS[0], size=size) for size in (64, 128, 192)],
-    "base_channels": [replace(PROBLEMS[0], base_channels=base) for base in (16, 32, 48)],
+    "batch": [Problem(32, 128, batch) for batch in (1, 2, 4, 8)],
+    "size": [Problem(32, size, 4) for size in (64, 128, 192)],
+    "base_channels": [Problem(base, 128, 4) for base in (16, 32, 48)],
 }
 FEWEST_ROUNDS, MOST_ROUNDS, NAIVE_ROUNDS, PART_STEPS = 5, 30, 2, 3
 
@@ -121,13 +125,13 @@ def grow(setting: Setting, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def results_section(rows: Sequence[dict[str, Any]], machine: Machine, device: str) -> str:
+def results_section(rows: Sequence[dict[str, Any]], machine: Machine) -> str:
     header = [
         "",
         "ms (p20 to p80)",
         "samples/s",
         "GFLOP",
-        "GFLOP/s (of float32 peak)",
+        f"GFLOP/s (of {machine.peak})",
         "peak GB",
         "ours / it",
         "lean / it",
@@ -150,7 +154,7 @@ def results_section(rows: Sequence[dict[str, Any]], machine: Machine, device: st
         if row["flops"] is not None:
             gflops = row["flops"] / 1e9 / middle
             arithmetic = f"{row['flops'] / 1e9:.1f}"
-            speed = f"{gflops:.0f}" + (f" ({gflops / machine.gflops:.0%})" if device == "cpu" else "")
+            speed = f"{gflops:.0f} ({gflops / machine.gflops:.0%})"
         lines.append(
             [
                 name,
@@ -243,15 +247,14 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--compile", action="store_true", help="the fast path through torch.compile")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure each problem for, or longer")
+    parser.add_argument("--problem", default="", help="only problems that contain this text, as 'base 64'")
     parser.add_argument("--no_naive", action="store_true", help="leave out naive attention, slow")
     parser.add_argument("--no_growth", action="store_true", help="leave out how cost grows")
     options = parser.parse_args()
 
     set_up_heap()
-    machine = describe_machine()
-    if options.device == "cuda":
-        machine = replace(machine, processor=torch.cuda.get_device_name())
     precision, _why = choose_precision(options.precision, torch.device(options.device))
+    machine = describe_machine(options.device, precision)
     setting = Setting(options.device, precision, options.compile)
     name = str(precision).removeprefix("torch.")
     rows: list[dict[str, Any]] = []
@@ -266,23 +269,31 @@ def main() -> None:
         "attention, of the kernels' own formula. Peak memory includes weights and optimiser. All run in one "
         "process, which keeps the memory that it frees, on huge pages."
     ]
-    for problem in PROBLEMS:
+    for problem in PROBLEMS[options.device]:
+        if options.problem not in str(problem):
+            continue
         print(problem, file=sys.stderr)
-        measured = measure(problem, setting, options.seconds)
+        measured, too_large = measure(problem, setting, options.seconds), []
         gc.collect()
         if not options.no_naive:
             for naive in NAIVE:
                 print(f"{problem}: {naive}", file=sys.stderr)
-                measured.append(measure_naive(problem, setting, naive))
+                try:
+                    measured.append(measure_naive(problem, setting, naive))
+                except torch.OutOfMemoryError:
+                    too_large.append(f"{naive} does not fit into the memory of {machine.processor}.")
                 gc.collect()
         rows += measured
-        sections += [results_section(measured, machine, options.device), parts_section(measured)]
+        sections += [results_section(measured, machine), *too_large]
+        if not options.compile:
+            sections.append(parts_section(measured))
     growth = [] if options.no_growth else grow(setting, options.seconds)
     if growth:
         sections.append(growth_section(growth))
-    title = f"Training step in {name}"
-    path = write_report(f"training-step-{name}", machine, title, sections, {"rows": rows, "growth": growth})
-    plot(f"{title} on {machine.processor}, {machine.threads} threads", rows, growth, path.with_suffix(".png"))
+    title = f"Training step in {name}" + (", compiled" if options.compile else "")
+    slug = f"training-step-{name}" + ("-compiled" if options.compile else "")
+    path = write_report(slug, machine, title, sections, {"rows": rows, "growth": growth})
+    plot(f"{title} on {machine.name}", rows, growth, path.with_suffix(".png"))
     print(path.read_text())
 
 

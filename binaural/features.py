@@ -35,7 +35,8 @@ def _swap_channels(x: Tensor) -> Tensor:
 
 
 def _change_sign_of_sine(x: Tensor) -> Tensor:
-    return x * x.new_tensor([-1.0, 1.0]).view(2, 1, 1)
+    sine, cosine = x.split(1, dim=-3)
+    return torch.cat([-sine, cosine], dim=-3)
 
 
 def _reverse_lags(x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ OPERATIONS = ("cross_attention", "edge_aware_loss")
 # Best first. On a GPU, Triton comes first because it is tuned at run time.
 _PREFERENCE = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpp", "reference")}
 
-_requested: ContextVar[str | None] = ContextVar("kernels_backend", default=None)
+# A global, not a ContextVar: torch.compile of 2.11 cannot read one, and recompiles when a global changes.
+_requested: str | None = None
 
 
 def _why_unavailable(backend: str, operation: str) -> str | None:
@@ -59,22 +59,23 @@ def available_backends() -> tuple[str, ...]:
 
 @contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Run every operation called inside with `backend`, unless the call names another.
+    """Run every operation called inside with `backend`, in all threads, unless the call names another.
 
     Raises:
         ValueError: `backend` is not one of `BACKENDS`.
     """
     _check_name(backend)
-    token = _requested.set(backend)
+    global _requested
+    before, _requested = _requested, backend
     try:
         yield
     finally:
-        _requested.reset(token)
+        _requested = before
 
 
 def requested_backend() -> str | None:
     """The one of the innermost `use_backend`."""
-    return _requested.get()
+    return _requested
 
 
 def choose(

@@ -62,7 +62,9 @@ def forward_blocks(
         b = b_first + tl.arange(0, BLOCK_B)
         lag = SIGN * (b[None, :] - a[:, None])
         m_pairs = pairs(a, b, a_count, b_count, lag, max_lag)
-        b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
+        b_bias = None
+        if lag_bias is not None:
+            b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
         b_k = load_tile(k, k_strides, r, head, b, b_count, D, BLOCK_D)  # [B, D]
         b_v = load_tile(v, v_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]
         b_s = similarity(b_q, b_k, b_bias, m_pairs, scale)  # [A, B]
@@ -142,7 +144,9 @@ def backward_blocks(
         b = b_first + tl.arange(0, BLOCK_B)
         lag = SIGN * (b[None, :] - a[:, None])
         m_pairs = pairs(a, b, a_count, b_count, lag, max_lag)
-        b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
+        b_bias = None
+        if lag_bias is not None:
+            b_bias = bias_tile(lag_bias, head, longest, b_first - first, SIGN, BLOCK_A, BLOCK_B)  # [A, B]
         b_qb = load_tile(q_b, q_b_strides, r, head, b, b_count, D, BLOCK_D)  # [B, D]
         b_vb = load_tile(v_b, v_b_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]
         b_dob = load_tile(do_b, do_b_strides, r, head, b, b_count, DV, BLOCK_DV)  # [B, DV]

@@ -108,4 +108,12 @@ def tuned(kernel: Any) -> Any:
         sum_outputs: ([triton.Config({"BLOCK_A": 64}, num_warps=w) for w in (2, 4)], ["DV"]),
         backward_lag_bias: (lag_bias, ["D", "DV"]),
     }[kernel]
-    return triton.autotune(configs=configs, key=key, cache_results=True)(kernel)
+    prune = {"early_config_prune": _with_work_for_all} if configs is whole else None
+    return triton.autotune(configs=configs, key=key, prune_configs_by=prune, cache_results=True)(kernel)
+
+
+def _with_work_for_all(configs: list[Any], _: Any, **constants: Any) -> list[Any]:
+    """Those with 8 to 32 rows a warp: with more, registers spill by the thousand, and that takes minutes to
+    compile."""
+    rows = constants["BLOCK_N"]
+    return [config for config in configs if rows // 32 <= config.num_warps <= rows // 8]

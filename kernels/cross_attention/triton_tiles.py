@@ -63,17 +63,14 @@ def similarity(b_a, b_b, b_bias, m_pairs, scale):
 
 @triton.jit
 def bias_tile(lag_bias, head, longest, first, SIGN: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
-    """The bias of the lags SIGN · (first + b - a), for a < A and b < B: [A, B]; None without a bias."""
-    if lag_bias is None:
-        return None
-    else:  # which Triton would compile without it too: it only leaves out the other branch
-        # A tile has A + B - 1 lags. Read once, they are spread over it on the chip.
-        SIZE: tl.constexpr = 2 * (A if A > B else B)
-        lag = SIGN * (first - (A - 1) + tl.arange(0, SIZE))
-        m_bias = (lag >= -longest) & (lag <= longest)
-        b_lags = tl.load(lag_bias + head * (2 * longest + 1) + longest + lag, mask=m_bias, other=0.0)
-        index = tl.arange(0, B)[None, :] - tl.arange(0, A)[:, None] + (A - 1)
-        return tl.gather(b_lags, index.reshape([A * B]), axis=0).reshape([A, B])
+    """The bias of the lags SIGN · (first + b - a), for a < A and b < B: [A, B]."""
+    # A tile has A + B - 1 lags. Read once, they are spread over it on the chip.
+    SIZE: tl.constexpr = 2 * (A if A > B else B)
+    lag = SIGN * (first - (A - 1) + tl.arange(0, SIZE))
+    m_bias = (lag >= -longest) & (lag <= longest)
+    b_lags = tl.load(lag_bias + head * (2 * longest + 1) + longest + lag, mask=m_bias, other=0.0)
+    index = tl.arange(0, B)[None, :] - tl.arange(0, A)[:, None] + (A - 1)
+    return tl.gather(b_lags, index.reshape([A * B]), axis=0).reshape([A, B])
 
 
 @triton.jit

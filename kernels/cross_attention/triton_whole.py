@@ -57,7 +57,9 @@ def forward_whole(
     for first in range(0, m, BLOCK_M):
         j = first + tl.arange(0, BLOCK_M)
         m_pairs = pairs(i, j, n, m, j[None, :] - i[:, None], max_lag)
-        b_bias = bias_tile(lag_bias, head, longest, first, 1, BLOCK_N, BLOCK_M)  # [N, M]
+        b_bias = None
+        if lag_bias is not None:
+            b_bias = bias_tile(lag_bias, head, longest, first, 1, BLOCK_N, BLOCK_M)  # [N, M]
         b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D)  # [M, D]
         b_vr = load_tile(v_right, v_right_strides, r, head, j, m, DV, BLOCK_DV)  # [M, DV]
 
@@ -136,7 +138,9 @@ def backward_whole(
     for first in range(0, m, BLOCK_M):
         j = first + tl.arange(0, BLOCK_M)
         m_pairs = pairs(i, j, n, m, j[None, :] - i[:, None], max_lag)
-        b_bias = bias_tile(lag_bias, head, longest, first, 1, BLOCK_N, BLOCK_M)  # [N, M]
+        b_bias = None
+        if lag_bias is not None:
+            b_bias = bias_tile(lag_bias, head, longest, first, 1, BLOCK_N, BLOCK_M)  # [N, M]
         b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D)  # [M, D]
         b_vr = load_tile(v_right, v_right_strides, r, head, j, m, DV, BLOCK_DV)  # [M, DV]
         b_dor = load_tile(do_right, do_right_strides, r, head, j, m, DV, BLOCK_DV)  # [M, DV]
@@ -186,7 +190,10 @@ def backward_whole(
         if lag_bias is not None:
             share = (r * tl.cdiv(m, BLOCK_M) + first // BLOCK_M) * heads + head
             for lag in range(0, 2 * longest + 1, BLOCK_L):
-                b_sums = sum_lags(b_ds, lag - longest - first, BLOCK_L)
+                b_sums = tl.zeros([BLOCK_L], tl.float32)
+                nearest = lag - longest - first  # of these lags, in the tile's own columns
+                if (nearest < BLOCK_M) & (nearest + BLOCK_L > 1 - BLOCK_N):
+                    b_sums = sum_lags(b_ds, nearest, BLOCK_L)
                 index = lag + tl.arange(0, BLOCK_L)
                 p_sums = dlag_bias + share * (2 * longest + 1) + index
                 tl.store(p_sums, b_sums, mask=index < 2 * longest + 1)

@@ -15,6 +15,20 @@ from torch import Tensor
 import kernels
 
 
+@pytest.fixture(autouse=True)
+def _fixed_configurations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU, Triton's fixed choice of blocks: tuning builds each kernel many times for every shape.
+
+    test_on_gpu.py tunes.
+    """
+    if not torch.cuda.is_available() or request.module.__name__ == "test_on_gpu":
+        yield
+        return
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     chosen = request.param

@@ -35,7 +35,7 @@ def make_trainer(processes, *arguments, samples=None, compiled=False, synchronis
          "--simulated_rooms", "8", "--clip_gradient", "1e9", *arguments]
     )  # fmt: skip
     torch.manual_seed(0)
-    network = make_network(options).to(memory_format=torch.channels_last)
+    network = make_network(options).to(processes.device).to(memory_format=torch.channels_last)
     for name, parameter in network.named_parameters():
         if "gain" in name:  # it starts at 0, and nothing behind it would have a gradient
             torch.nn.init.constant_(parameter, 0.5)

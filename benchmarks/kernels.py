@@ -21,7 +21,7 @@ from benchmarks.graphs import capture, capture_one
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
-from benchmarks.report import table, write_report
+from benchmarks.report import Report, table
 
 # Each operation's cases, given the device, the dtype and whether compiled forms are wanted.
 OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
@@ -186,8 +186,7 @@ def main() -> None:
     options = parser.parse_args()
 
     machine = describe_machine(options.device, getattr(torch, options.dtype))
-    rows: list[dict[str, Any]] = []
-    sections = [
+    about = [
         "Medians with the 20th and 80th percentile. GFLOP/s count the arithmetic that our kernels need, for"
         " every form, and GB/s every input and output once; streaming reads and writes as many bytes and"
         " does nothing else. Memory is managed as any PyTorch program has it, not as train.py sets it up,"
@@ -195,11 +194,14 @@ def main() -> None:
         " is the ratio to ours within a round; above 1, ours is faster."
     ]
     if options.device == "cuda":
-        sections.append(
+        about.append(
             "Forward and backward are replays of CUDA graphs, one after the other: the time of the device."
             f' "{CALLED}" is forward and backward called from Python, dispatch and launches included. What'
             " fits into the device's cache is there."
         )
+    report = Report(f"kernels-{options.dtype}", machine, f"Kernels in {options.dtype}", about)
+    rows: list[dict[str, Any]] = []
+    path = None
     for operation in options.operation or OPERATIONS:
         for case in OPERATIONS[operation](
             options.device, getattr(torch, options.dtype), not options.no_compile
@@ -209,11 +211,11 @@ def main() -> None:
             print(f"{operation}: {case.size}", file=sys.stderr)
             measured = measure(case, options.device, options.seconds, machine)
             rows += measured
-            sections.append(section(case, measured))
-    title = f"Kernels in {options.dtype}"
-    path = write_report(f"kernels-{options.dtype}", machine, title, sections, {"rows": rows})
-    plot(f"{title} on {machine.name}", rows, path.with_suffix(".png"))
-    print(path.read_text())
+            path = report.add(section(case, measured), {"rows": rows})
+    if path is None:
+        raise SystemExit(f"benchmarks.kernels: no size contains {options.size!r}")
+    plot(f"{report.title} on {machine.name}", rows, path.with_suffix(".png"))
+    print(f"\nsee {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -29,3 +29,23 @@ def write_report(
     content = {"date": f"{date.today():%Y-%m-%d}", "machine": machine.as_dict(), **data}
     write_atomically(path.with_suffix(".json"), (json.dumps(content, indent=2) + "\n").encode())
     return path
+
+
+class Report:
+    """A report that is written anew, and shown, with every section: stopped, a benchmark leaves what it has.
+
+    Args:
+        name, machine, title: as of `write_report`.
+        about: its first sections, which tell how it was measured.
+    """
+
+    def __init__(self, name: str, machine: Machine, title: str, about: Sequence[str]) -> None:
+        self._name, self._machine, self.title = name, machine, title
+        self._sections = list(about)
+        print("\n\n".join([f"# {title}", f"{machine}. {date.today():%Y-%m-%d}.", *about]), flush=True)
+
+    def add(self, section: str, data: dict[str, Any]) -> Path:
+        """Write the report with one more section, and `data` so far; return the path of the text."""
+        print(f"\n{section}", flush=True)
+        self._sections.append(section)
+        return write_report(self._name, self._machine, self.title, self._sections, data)

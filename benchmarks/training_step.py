@@ -20,7 +20,7 @@ from benchmarks.machine import Machine, describe_machine
 from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
 from benchmarks.parts import PARTS, measure_parts
-from benchmarks.report import table, write_report
+from benchmarks.report import Report, table
 from benchmarks.systems import (
     FAST_UNET,
     NAIVE_PLANE,
@@ -257,18 +257,23 @@ def main() -> None:
     machine = describe_machine(options.device, precision)
     setting = Setting(options.device, precision, options.compile)
     name = str(precision).removeprefix("torch.")
-    rows: list[dict[str, Any]] = []
     fast_path = f"channels-last, {name}, with fused kernels, loss and optimiser"
     if options.compile:
         fast_path += ", compiled"
-    sections = [
+    about = (
         "A training step: forward, loss, backward, AdamW. Ours is the symmetric network that train.py makes, "
         f"the naive one has weights for each ear. The fast path is {fast_path}; as usually written, and "
         "naive, is float32, eager, in the default layout. Medians with the 20th and 80th percentile; "
         "ratios are of steps of the same round. GFLOP are those of torch.utils.flop_counter and, for fused "
         "attention, of the kernels' own formula. Peak memory includes weights and optimiser. All run in one "
         "process, which keeps the memory that it frees, on huge pages."
-    ]
+    )
+    title = f"Training step in {name}" + (", compiled" if options.compile else "")
+    slug = f"training-step-{name}" + ("-compiled" if options.compile else "")
+    report = Report(slug, machine, title, [about])
+    rows: list[dict[str, Any]] = []
+    growth: list[dict[str, Any]] = []
+    path = None
     for problem in PROBLEMS[options.device]:
         if options.problem not in str(problem):
             continue
@@ -284,17 +289,16 @@ def main() -> None:
                     too_large.append(f"{naive} does not fit into the memory of {machine.processor}.")
                 gc.collect()
         rows += measured
-        sections += [results_section(measured, machine), *too_large]
-        if not options.compile:
-            sections.append(parts_section(measured))
-    growth = [] if options.no_growth else grow(setting, options.seconds)
-    if growth:
-        sections.append(growth_section(growth))
-    title = f"Training step in {name}" + (", compiled" if options.compile else "")
-    slug = f"training-step-{name}" + ("-compiled" if options.compile else "")
-    path = write_report(slug, machine, title, sections, {"rows": rows, "growth": growth})
+        parts = [] if options.compile else [parts_section(measured)]
+        section = "\n\n".join([results_section(measured, machine), *too_large, *parts])
+        path = report.add(section, {"rows": rows, "growth": growth})
+    if path is None:
+        raise SystemExit(f"benchmarks.training_step: no problem contains {options.problem!r}")
+    if not options.no_growth:
+        growth += grow(setting, options.seconds)
+        report.add(growth_section(growth), {"rows": rows, "growth": growth})
     plot(f"{title} on {machine.name}", rows, growth, path.with_suffix(".png"))
-    print(path.read_text())
+    print(f"\nsee {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

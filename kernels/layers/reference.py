@@ -55,8 +55,25 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
     """`kernels.layers.upsample_concat`."""
-    upsampled = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+    height, width = below.shape[-2:]
+    if torch.compiler.is_compiling() and skip.shape[-2:] == (2 * height, 2 * width):
+        upsampled = double(double(below, 2), 3)
+    else:
+        upsampled = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([skip, upsampled], dim=1)
+
+
+def double(x: Tensor, dim: int) -> Tensor:
+    """x upsampled linearly to twice its size along `dim`, as `F.interpolate` does it without aligned corners.
+
+    torch.compile makes of these slices one pass with a gradient that is another; of `F.interpolate` it makes
+    a gather, whose gradient adds to memory pixel by pixel.
+    """
+    size = x.shape[dim]
+    before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, size - 1)], dim)
+    after = torch.cat([x.narrow(dim, 1, size - 1), x.narrow(dim, size - 1, 1)], dim)
+    even, odd = 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after
+    return torch.stack([even, odd], dim + 1).flatten(dim, dim + 1)
 
 
 def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -177,6 +177,26 @@ def test_upsample_concat(skip, below, dtype):
     check(results, expected, run(reference.upsample_concat, *leaves))
 
 
+@pytest.mark.parametrize("below", [(2, 5, 4, 6), (1, 3, 1, 1), (1, 2, 1, 5)])
+def test_upsampling_that_is_compiled_is_interpolation(below):
+    torch.manual_seed(0)
+    skip = (below[0], 3, 2 * below[2], 2 * below[3])
+    leaves = [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in (skip, below)]
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(reference.upsample_concat, backend=keep, fullgraph=True)
+    joined, expected = compiled(*leaves), reference.upsample_concat(*leaves)
+    torch.testing.assert_close(joined, expected, rtol=1e-12, atol=1e-12)
+    gradient = torch.randn_like(expected)
+    results, wanted = (torch.autograd.grad(y, leaves, gradient) for y in (joined, expected))
+    torch.testing.assert_close(results, wanted, rtol=1e-12, atol=1e-12)
+    assert "interpolate" not in graphs[0].code
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2, 5, 7, 9), (3, 32, 8, 6), (1, 70, 4, 5), (40, 3, 2, 3), (1, 16, 1, 1)])

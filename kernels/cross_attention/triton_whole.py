@@ -192,7 +192,9 @@ def backward_whole(
             for lag in range(0, 2 * longest + 1, BLOCK_L):
                 b_sums = tl.zeros([BLOCK_L], tl.float32)
                 nearest = lag - longest - first  # of these lags, in the tile's own columns
-                if (nearest < BLOCK_M) & (nearest + BLOCK_L > 1 - BLOCK_N):
+                if BLOCK_M == BLOCK_N:  # nearly all of them are in it
+                    b_sums = sum_lags(b_ds, nearest, BLOCK_L)
+                elif (nearest < BLOCK_M) & (nearest + BLOCK_L > 1 - BLOCK_N):
                     b_sums = sum_lags(b_ds, nearest, BLOCK_L)
                 index = lag + tl.arange(0, BLOCK_L)
                 p_sums = dlag_bias + share * (2 * longest + 1) + index

@@ -192,7 +192,8 @@ def backward_whole(
             for lag in range(0, 2 * longest + 1, BLOCK_L):
                 b_sums = tl.zeros([BLOCK_L], tl.float32)
                 nearest = lag - longest - first  # of these lags, in the tile's own columns
-                if BLOCK_M == BLOCK_N:  # nearly all of them are in it
+                # Of a square tile nearly all: no branch then. `or` would make one of both conditions.
+                if BLOCK_M == BLOCK_N:  # noqa: SIM114
                     b_sums = sum_lags(b_ds, nearest, BLOCK_L)
                 elif (nearest < BLOCK_M) & (nearest + BLOCK_L > 1 - BLOCK_N):
                     b_sums = sum_lags(b_ds, nearest, BLOCK_L)

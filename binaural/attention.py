@@ -42,7 +42,7 @@ class BinauralCrossAttention(nn.Module):
         lag_bias: learn a bias for each lag within ± this many steps (scope "time"); None for none.
         symmetric: both ears have the same weights, and a lag has the same bias in either direction: swapped
             ears then swap what comes out. Both may then come in one batch, which saves half the calls, and
-            copies where they were made in one.
+            on a CPU copies where they were made in one.
         backend: of `kernels.cross_attention`.
 
     Raises:
@@ -114,7 +114,7 @@ class BinauralCrossAttention(nn.Module):
             packed = self._project(both, self.norm_left, *self._scaled(self.project_left, self.gain_left))
             both = self._add(both, packed_cross_attention(packed, self.heads, *self.sizes[:2], **options))
             return (both,) if len(ears) == 1 else both.chunk(2)
-        left, right = ears
+        left, right = each_ear(ears)
         o_left, o_right = cross_attention(*itertools.chain(*self._project_ears(left, right)), **options)
         return self._add(left, o_left), self._add(right, o_right)
 

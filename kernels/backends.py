@@ -16,8 +16,9 @@ OPERATIONS = ("cross_attention", "edge_aware_loss")
 # Best first. On a GPU, Triton comes first because it is tuned at run time.
 _PREFERENCE = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpp", "reference")}
 
-# A global, not a ContextVar: torch.compile of 2.11 cannot read one, and recompiles when a global changes.
-_requested: str | None = None
+# Innermost last. A global, not a ContextVar: torch.compile of 2.11 cannot read one, and recompiles when a
+# global changes.
+_requested: list[str] = []
 
 
 def _why_unavailable(backend: str, operation: str) -> str | None:
@@ -65,17 +66,17 @@ def use_backend(backend: str) -> Iterator[None]:
         ValueError: `backend` is not one of `BACKENDS`.
     """
     _check_name(backend)
-    global _requested
-    before, _requested = _requested, backend
+    _requested.append(backend)
     try:
         yield
     finally:
-        _requested = before
+        # The last of this name: another thread may have asked since.
+        del _requested[len(_requested) - 1 - _requested[::-1].index(backend)]
 
 
 def requested_backend() -> str | None:
     """The one of the innermost `use_backend`."""
-    return _requested
+    return _requested[-1] if _requested else None
 
 
 def choose(

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 
 NAMESPACE = "binaural"
+# Of the operators, the one that came last: builds from before lack it.
+_NEWEST = "cross_attention_packed_forward"
 
 
 def _load() -> str | None:
@@ -18,6 +20,8 @@ def _load() -> str | None:
         torch.ops.load_library(libraries[-1])
     except OSError as error:
         return f"{libraries[-1].name} does not load: {error}".splitlines()[0]
+    if not hasattr(torch.ops.binaural, _NEWEST):
+        return f"{libraries[-1].name} was built from older sources; run `make setup` or `pip install` again"
     return None
 
 

@@ -144,7 +144,7 @@ def _fake_backward(
     lag_bias: Tensor | None,
     *_: Any,
 ) -> tuple[Tensor, Tensor]:
-    dlag_bias = packed.new_empty(0) if lag_bias is None else torch.empty_like(lag_bias)
+    dlag_bias = packed.new_empty(0) if lag_bias is None else lag_bias.new_empty(lag_bias.shape)
     return packed.new_empty(packed.shape), dlag_bias
 
 

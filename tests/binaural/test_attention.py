@@ -55,6 +55,42 @@ def test_time_scope_matches_each_frequency_row_by_itself(similarity):
                 torch.testing.assert_close(o[sample, :, row], expected)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"similarity": "separate"}, {"scope": "plane"}, {"max_lag": 2}, {"lag_bias": None}],
+    ids=str,
+)
+def test_a_symmetric_one_is_one_whose_ears_have_the_same_weights(options):
+    torch.manual_seed(0)
+    symmetric = BinauralCrossAttention(16, heads=2, symmetric=True, **options)
+    plain = BinauralCrossAttention(16, heads=2, **options)
+    with torch.no_grad():
+        for parameter in symmetric.parameters():
+            parameter.normal_()
+        for side in ("left", "right"):
+            getattr(plain, f"norm_{side}").load_state_dict(symmetric.norm_left.state_dict())
+            getattr(plain, f"project_{side}").load_state_dict(symmetric.project_left.state_dict())
+            getattr(plain, f"gain_{side}").copy_(symmetric.gain_left)
+        if plain.lag_bias is not None:
+            plain.lag_bias.copy_(symmetric.bias_of_lags())
+    ears = [ear.requires_grad_() for ear in make_maps()]
+    (both,) = symmetric(torch.cat(ears))
+    wanted = torch.cat(plain(*ears))
+    torch.testing.assert_close(both, wanted)
+    gradient = torch.randn_like(both)
+    found, expected = (torch.autograd.grad(o, ears, gradient) for o in (both, wanted))
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_no_pair_of_ears_is_refused():
+    left, right = make_maps()
+    for symmetric in (False, True):
+        module = BinauralCrossAttention(16, heads=2, symmetric=symmetric)
+        for ears in ((), (left[:1],), (left, right, left)):
+            with pytest.raises(ValueError, match="expected maps of left and right ear, or one batch of both"):
+                module(*ears)
+
+
 def test_plane_scope_matches_all_cells():
     """Moving cells of one ear about moves what is read with them, since no lag counts on a plane."""
     left, right = make_maps()

@@ -5,7 +5,7 @@ import torch
 
 from kernels import cross_attention, use_backend
 from kernels.__main__ import main
-from kernels.backends import BACKENDS, OPERATIONS
+from kernels.backends import BACKENDS, OPERATIONS, requested_backend
 from kernels.coverage import coverage
 
 
@@ -30,3 +30,22 @@ def test_what_is_said_is_what_is_refused() -> None:
     for tensor in (torch.zeros(1, 2, 1, 129), torch.zeros(1, 2, 1, 8, dtype=torch.float64)):
         with use_backend("cuda"), pytest.raises(ValueError, match="cannot run cross_attention here"):
             cross_attention(tensor, tensor, tensor, tensor)
+
+
+def test_what_one_thread_asked_for_does_not_outlast_it() -> None:
+    first, second = use_backend("reference"), use_backend("cpp")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert requested_backend() == "cpp"
+    second.__exit__(None, None, None)
+    assert requested_backend() is None
+
+
+def test_a_compiled_call_follows_what_is_asked_for_later() -> None:
+    compiled = torch.compile(lambda x: x + (requested_backend() is None), backend="eager", fullgraph=True)
+    zero = torch.zeros(())
+    assert compiled(zero) == 1
+    with use_backend("reference"):
+        assert compiled(zero) == 0
+    assert compiled(zero) == 1

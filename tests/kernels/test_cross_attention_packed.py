@@ -126,6 +126,17 @@ def test_an_absent_gradient_is_none() -> None:
     o = packed_cross_attention(packed, *SIZES, lag_bias=bias)
     assert torch.equal(o, packed_cross_attention(packed, *SIZES, lag_bias=bias.detach()))
 
+    class NoGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, _: Tensor) -> None:
+            return None
+
+    assert torch.autograd.grad(NoGradient.apply(o).sum(), (packed, bias), allow_unused=True) == (None, None)
+
 
 @pytest.mark.parametrize("shape", [(0, TIME, SHARED), (4, 0, SHARED)])
 def test_nothing_to_match(backend: Backend, shape: tuple[int, ...]) -> None:
@@ -141,7 +152,7 @@ def test_opcheck(channels: int) -> None:
     tests = ("test_schema", "test_faketensor")
     forward = torch.ops.binaural.cross_attention_packed_forward.default
     backward = torch.ops.binaural.cross_attention_packed_backward.default
-    for lag_bias in (bias, None):
+    for lag_bias in (bias, bias.t().contiguous().t(), None):
         torch.library.opcheck(forward, (packed, *SIZES, lag_bias, 0.5, 9), test_utils=tests)
         saved = forward(packed, *SIZES, lag_bias, 0.5, 9)
         torch.library.opcheck(

@@ -14,6 +14,12 @@ WITHOUT_CUDA = extension.WHY_NOT_LOADED or (
 )
 
 
+@pytest.mark.skipif(extension.WHY_NOT_LOADED is not None, reason=str(extension.WHY_NOT_LOADED))
+def test_an_older_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "_NEWEST", "not_there_yet")
+    assert "was built from older sources; run `make setup`" in str(extension._load())
+
+
 @pytest.mark.skipif(WITHOUT_CUDA is not None, reason=str(WITHOUT_CUDA))
 @pytest.mark.skipif(torch.version.cuda is None, reason="this torch is a CPU-only build")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the dynamic linker of glibc")

@@ -58,7 +58,7 @@ def _conv2d_form(along_x: Tensor, pred: Tensor, target: Tensor, weights: Tensor)
     """The loss as it is usually written: every stencil a convolution."""
     pred, target = pred.float(), target.float()
     valid = target.isfinite() & (target > 0)
-    pred, target = pred.masked_fill(~valid, 0), target.masked_fill(~valid, 0)
+    pred, target = torch.where(valid, pred, 0), torch.where(valid, target, 0)
     inner = F.conv2d(valid.float(), pred.new_ones(1, 1, 3, 3), padding=1) > 8.5
     along_y = along_x.transpose(-1, -2)
     px, py = F.conv2d(pred, along_x, padding=1), F.conv2d(pred, along_y, padding=1)

@@ -33,7 +33,7 @@ def capture(run: Differentiated) -> tuple[Repeated, Repeated]:
         run.forward()
     with torch.cuda.graph(backward, pool=forward.pool()):
         run.backward()
-    forward.replay()  # what the backward reads
+    # Replayed in this order: the backward reads what the forward wrote.
     return _long_enough(forward.replay), _long_enough(backward.replay)
 
 

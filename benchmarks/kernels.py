@@ -28,8 +28,7 @@ OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
     "cross_attention": cross_attention.cases,
     "edge_aware_loss": depth_loss.cases,
 }
-PHASES = ("forward", "backward", "both")
-CALLED = "both, called"  # on a GPU, where the others are replays of CUDA graphs
+CALLED = "both, called"  # a phase on a GPU, where the others are replays of CUDA graphs
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
 STREAMING = "streaming"  # of as many bytes, as a row of the table
 
@@ -66,9 +65,11 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
     rounds = int(seconds / (time.perf_counter() - start))
     phases: dict[str, Callable[[], object]] = {}
     for name, run in runs.items():
-        forward, backward = (run.forward, run.backward) if device == "cpu" else capture(run)
-        phases |= {f"{name} forward": forward, f"{name} backward": backward}
-        if device == "cuda":
+        if device == "cpu":
+            phases |= {f"{name} forward": run.forward, f"{name} backward": run.backward}
+        else:
+            of_forward, of_backward = capture(run)
+            phases |= {f"{name} forward": of_forward, f"{name} backward": of_backward}
             phases[f"{name} {CALLED}"] = run.both
     if case.streaming is not None:
         phases[f"{STREAMING} both"] = case.streaming if device == "cpu" else capture_one(case.streaming)
@@ -78,9 +79,9 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
         taken[f"{name} both"] = [forward + backward for forward, backward in pairs]
 
     ours = next(iter(runs))
-    flops = (None, None) if case.flops is None else case.flops
-    work = dict(zip(PHASES, zip(flops, case.traffic, strict=True), strict=False))
-    work["both"] = work[CALLED] = (None if case.flops is None else sum(case.flops), sum(case.traffic))
+    flops = (None, None, None) if case.flops is None else (*case.flops, sum(case.flops))
+    forward, backward, both = zip(flops, (*case.traffic, sum(case.traffic)), strict=True)
+    work = {"forward": forward, "backward": backward, "both": both, CALLED: both}
     rows = []
     for phase, (operations, traffic) in work.items():
         for name in (*runs, STREAMING):

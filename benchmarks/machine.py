@@ -5,12 +5,13 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from benchmarks.measure import Repeated, Spread, interleave
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,13 @@ def _measure_cpu(threads: int) -> tuple[float, float]:
 
 
 def _measure_gpu(dtype: torch.dtype) -> tuple[float, float]:
-    size, elements = 8192, 1 << 28
+    size, elements, calls = 8192, 1 << 28, 5
     a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-    product = _seconds_on_gpu(lambda: torch.mm(a, b))
     source = torch.randn(elements, device="cuda")
     target = torch.empty_like(source)
-    copy = _seconds_on_gpu(lambda: target.copy_(source))
-    return 2 * size**3 / product / 1e9, 2 * source.nbytes / copy / 1e9
-
-
-def _seconds_on_gpu(function: Callable[[], object], rounds: int = 9, calls: int = 5) -> float:
-    """Of a call, in the median of some rounds of calls that follow each other."""
-    seconds = []
-    for _ in range(rounds + 1):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(calls):
-            function()
-        end.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3 / calls)
-    return sorted(seconds[1:])[rounds // 2]  # the first one warms up
+    functions = {
+        "product": Repeated(lambda: torch.mm(a, b), calls),
+        "copy": Repeated(lambda: target.copy_(source), calls),
+    }
+    seconds = {name: Spread.of(taken).p50 for name, taken in interleave(functions, rounds=9).items()}
+    return 2 * size**3 / seconds["product"] / 1e9, 2 * source.nbytes / seconds["copy"] / 1e9

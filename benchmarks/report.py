@@ -24,11 +24,15 @@ def write_report(
     """Write `<name>-<processor>.md` and `.json`; return the first's path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{machine.slug}.md"
-    text = "\n\n".join([f"# {title}", f"{machine}. {date.today():%Y-%m-%d}.", *sections]) + "\n"
+    text = "\n\n".join([_heading(title, machine), *sections]) + "\n"
     write_atomically(path, text.encode())
     content = {"date": f"{date.today():%Y-%m-%d}", "machine": machine.as_dict(), **data}
     write_atomically(path.with_suffix(".json"), (json.dumps(content, indent=2) + "\n").encode())
     return path
+
+
+def _heading(title: str, machine: Machine) -> str:
+    return f"# {title}\n\n{machine}. {date.today():%Y-%m-%d}."
 
 
 class Report:
@@ -42,7 +46,7 @@ class Report:
     def __init__(self, name: str, machine: Machine, title: str, about: Sequence[str]) -> None:
         self._name, self._machine, self.title = name, machine, title
         self._sections = list(about)
-        print("\n\n".join([f"# {title}", f"{machine}. {date.today():%Y-%m-%d}.", *about]), flush=True)
+        print("\n\n".join([_heading(title, machine), *about]), flush=True)
 
     def add(self, section: str, data: dict[str, Any]) -> Path:
         """Write the report with one more section, and `data` so far; return the path of the text."""

@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,16 @@ from benchmarks.systems import (
 from binaural.training.allocator import set_up_heap
 from binaural.training.optimisation import choose_precision
 
-# The second on a GPU is large enough to fill it.
-PROBLEMS = {
-    "cpu": (Problem(32, 128, 4), Problem(64, 256, 1)),
-    "cuda": (Problem(32, 128, 4), Problem(64, 256, 16)),
-}
+FIRST = Problem(32, 128, 4)
+# By device. The second is large enough to fill a GPU.
+PROBLEMS = {"cpu": (FIRST, Problem(64, 256, 1)), "cuda": (FIRST, Problem(64, 256, 16))}
 COMPARED = (OURS, OURS_LEAN, FAST_UNET, USUAL_UNET)
 NAIVE = (NAIVE_PLANE, NAIVE_TIME)
 # How cost grows, each from the first problem: batch, image size, base channels.
 GROWTH = {
-    "batch": [Problem(32, 128, batch) for batch in (1, 2, 4, 8)],
-    "size": [Problem(32, size, 4) for size in (64, 128, 192)],
-    "base_channels": [Problem(base, 128, 4) for base in (16, 32, 48)],
+    "batch": [replace(FIRST, batch=batch) for batch in (1, 2, 4, 8)],
+    "size": [replace(FIRST, size=size) for size in (64, 128, 192)],
+    "base_channels": [replace(FIRST, base_channels=base) for base in (16, 32, 48)],
 }
 FEWEST_ROUNDS, MOST_ROUNDS, NAIVE_ROUNDS, PART_STEPS = 5, 30, 2, 3
 
@@ -251,6 +249,9 @@ def main() -> None:
     parser.add_argument("--no_naive", action="store_true", help="leave out naive attention, slow")
     parser.add_argument("--no_growth", action="store_true", help="leave out how cost grows")
     options = parser.parse_args()
+    problems = [problem for problem in PROBLEMS[options.device] if options.problem in str(problem)]
+    if not problems:
+        raise SystemExit(f"benchmarks.training_step: no problem contains {options.problem!r}")
 
     set_up_heap()
     precision, _why = choose_precision(options.precision, torch.device(options.device))
@@ -273,10 +274,7 @@ def main() -> None:
     report = Report(slug, machine, title, [about])
     rows: list[dict[str, Any]] = []
     growth: list[dict[str, Any]] = []
-    path = None
-    for problem in PROBLEMS[options.device]:
-        if options.problem not in str(problem):
-            continue
+    for problem in problems:
         print(problem, file=sys.stderr)
         measured, too_large = measure(problem, setting, options.seconds), []
         gc.collect()
@@ -292,8 +290,6 @@ def main() -> None:
         parts = [] if options.compile else [parts_section(measured)]
         section = "\n\n".join([results_section(measured, machine), *too_large, *parts])
         path = report.add(section, {"rows": rows, "growth": growth})
-    if path is None:
-        raise SystemExit(f"benchmarks.training_step: no problem contains {options.problem!r}")
     if not options.no_growth:
         growth += grow(setting, options.seconds)
         report.add(growth_section(growth), {"rows": rows, "growth": growth})

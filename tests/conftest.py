@@ -12,6 +12,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU is visible")
+
+
 @pytest.fixture(scope="session")
 def batvision_sample() -> Path:
     """Root of a data set of one real BatVision V2 recording; the test skips where there is none.

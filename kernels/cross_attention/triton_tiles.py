@@ -63,7 +63,10 @@ def similarity(b_a, b_b, b_bias, m_pairs, scale):
 
 @triton.jit
 def bias_tile(lag_bias, head, longest, first, SIGN: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
-    """The bias of the lags SIGN · (first + b - a), for a < A and b < B: [A, B]."""
+    """The bias of the lags SIGN · (first + b - a), for a < A and b < B: [A, B].
+
+    For calls with a bias alone: a function of Triton 3.6 cannot return None.
+    """
     # A tile has A + B - 1 lags. Read once, they are spread over it on the chip.
     SIZE: tl.constexpr = 2 * (A if A > B else B)
     lag = SIGN * (first - (A - 1) + tl.arange(0, SIZE))

@@ -18,7 +18,7 @@ def reference(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Te
         pred, target = (image.reshape(image.shape[0], height, width).to(wide) for image in (pred, target))
         valid = target.isfinite() & (target > 0)
         # Replaced before any arithmetic: a NaN times a zero mask would still be NaN, in the gradient too.
-        pred, target = pred.masked_fill(~valid, 0), target.masked_fill(~valid, 0)
+        pred, target = torch.where(valid, pred, 0), torch.where(valid, target, 0)
         inner = _erode(valid)
         px, py = _sobel(pred)
         tx, ty = _sobel(target)
@@ -38,7 +38,7 @@ def reference(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Te
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the mask; 0 where it is empty. A value outside the mask never counts, NaN or not."""
-    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 
 def _erode(valid: Tensor) -> Tensor:

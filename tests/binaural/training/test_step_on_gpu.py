@@ -7,10 +7,7 @@ from one_step import make_trainer
 from binaural.features import channel_names
 from binaural.training.processes import Processes
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU is visible"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize(

@@ -117,10 +117,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
   const Bands bands(images, height, width);
   std::vector<Sums> sums(bands.count);
   torch::stable::parallel_for(0, bands.count, bands.grain, [&](int64_t begin, int64_t end) {
-    std::vector<char> scratch(run.scratch_bytes(call));
+    void* scratch = thread_scratch(run.scratch_bytes(call));
     for (int64_t band = begin; band < end; ++band) {
-      sums[band] =
-          run.sweep(call, band / bands.per, bands.first(band), bands.end(band), scratch.data());
+      sums[band] = run.sweep(call, band / bands.per, bands.first(band), bands.end(band), scratch);
     }
   });
 

@@ -2,7 +2,8 @@
 // set, see cpu_table.h.
 //
 // A row enters; the row above it is then the centre of three, where the Sobel derivatives and the
-// terms are computed; the row above that one has seen all its neighbours, and its gradient leaves.
+// terms are computed; the row above that one has all its neighbours' derivatives, and its gradient
+// leaves.
 // A pass over a row keeps the neighbouring vectors in registers: what lies left and right of a
 // pixel costs a shuffle, no memory. There are four short passes in place of one, because the
 // processor looks ahead by two hundred operations or so: the fewer of them depend on each other,
@@ -116,7 +117,7 @@ class Sweep {
   using V = Vec<T>;
   using I = Ints<T>;
   static constexpr int kL = kLanes<T>;
-  static constexpr int kRows = 15;
+  static constexpr int kRows = 17;
   static constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
   static constexpr T kEpsilon = T(1e-6);  // m²
@@ -142,10 +143,8 @@ class Sweep {
     missing_ = take(kNaN);
     magnitude_ = take(kNaN);
     closeness_ = take(0);
-    along_x_ = take(0);
-    along_y_ = take(0);
-    begun_ = take(0);
-    carried_ = take(0);
+    for (T*& row : along_x_.rows) row = take(0);
+    for (T*& row : along_y_.rows) row = take(0);
     result_ = take(0);
     for (const T*& row : pred_) row = outside_;
   }
@@ -241,7 +240,9 @@ class Sweep {
             smooth_weight = broadcast<T>(static_cast<T>(call_.smooth_weight));
     const T *p0 = pred_[0], *p1 = pred_[1], *p2 = pred_[2];
     const T *magnitudes = magnitude_, *closenesses = closeness_;
-    T *along_x = along_x_, *along_y = along_y_;
+    along_x_.advance();
+    along_y_.advance();
+    T *along_x = along_x_[2], *along_y = along_y_[2];
     Window<T> sum{}, difference{};
     I inner_count{};
     V edge{}, smooth{};
@@ -288,32 +289,32 @@ class Sweep {
     }
   }
 
-  // The transposed stencils: adds the centre row's derivatives to the row above, which is then
-  // done, and leaves with the sign of its error.
+  // The transposed stencils are the stencils with their sign changed: from the derivatives of three
+  // rows comes the gradient of the one in the middle, which leaves with the sign of its error.
   void leave(int64_t y, bool wanted) {
     T* row = static_cast<T*>(call_.coded) + (b_ * call_.height + y) * width_;
     T* to = width_ == padded_ && wanted ? row : result_;
-    const T *p = pred_[0], *t = target_[0], *along_x = along_x_, *along_y = along_y_;
-    T *begun = begun_, *carried = carried_;
-    Window<T> in_x{}, in_y{};
+    const T *p = pred_[0], *t = target_[0];
+    const T *x0 = along_x_[0], *x1 = along_x_[1], *x2 = along_x_[2];
+    const T *y0 = along_y_[0], *y2 = along_y_[2];
+    Window<T> sum{}, difference{};
+    const auto read = [&](int64_t x) __attribute__((always_inline)) {
+      sum.advance((load<T>(x0 + x) + load<T>(x2 + x)) + T(2) * load<T>(x1 + x));
+      difference.advance(load<T>(y0 + x) - load<T>(y2 + x));
+    };
     const auto leave = [&](int64_t x) __attribute__((always_inline)) {
-      const V across = in_x.difference(), down = in_y.smoothed();
-      const V gradient = load<T>(begun + x) - (across + down);
+      const V gradient = difference.smoothed() - sum.difference();
       const V error = load<T>(p + x) - load<T>(t + x);
       const I sign = ((error > V{}) & 1) | ((error < V{}) & 3);
       store<T>(to + x, bit_cast<V>((bit_cast<I>(gradient) & ~kSign) | sign));
-      store<T>(begun + x, load<T>(carried + x) - T(2) * across);
-      store<T>(carried + x, down - across);
     };
-    in_x.advance(load<T>(along_x));
-    in_y.advance(load<T>(along_y));
+    read(0);
     for (int64_t x = kL; x < padded_; x += kL) {
-      in_x.advance(load<T>(along_x + x));
-      in_y.advance(load<T>(along_y + x));
+      read(x);
       leave(x - kL);
     }
-    in_x.advance(V{});
-    in_y.advance(V{});
+    sum.advance(V{});
+    difference.advance(V{});
     leave(padded_ - kL);
     if (wanted && to != row) std::memcpy(row, result_, width_ * sizeof(T));
   }
@@ -342,8 +343,7 @@ class Sweep {
   T* outside_;                 // zeros
   T* missing_;                 // NaN
   T *magnitude_, *closeness_;  // of the centre row's target
-  T *along_x_, *along_y_;      // derivatives with respect to gₓ and g_y of the prediction
-  T *begun_, *carried_;        // of the gradient: the row above the next centre, and the centre row
+  Ring<T> along_x_, along_y_;  // derivatives with respect to gₓ and g_y of the prediction
   T* result_;
   double recon_[kL]{}, edge_[kL]{}, smooth_[kL]{};
   I valid_count_{}, inner_count_{};

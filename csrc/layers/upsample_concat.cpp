@@ -1,6 +1,7 @@
 // The CPU operators of bilinear upsampling into a concatenation.
 #include <tuple>
 
+#include "common/memory.h"
 #include "layers/maps.h"
 
 namespace binaural::layers {
@@ -65,7 +66,8 @@ Tensor forward(const Tensor& skip_, const Tensor& below_) {
   torch::stable::parallel_for(
       0, skip.batch * skip.height, grain_of(skip.width * channels),
       [&](int64_t begin, int64_t end) {
-        std::vector<float> scratch(below.width * below.channels);
+        float* scratch =
+            static_cast<float*>(thread_scratch(below.width * below.channels * sizeof(float)));
         for (int64_t row = begin; row < end; ++row) {
           const int64_t image = row / skip.height;
           S* pixels = to + row * skip.width * channels;
@@ -75,8 +77,8 @@ Tensor forward(const Tensor& skip_, const Tensor& below_) {
           }
           run.interpolate(below.data + image * below.height * below.width * below.step,
                           below.width * below.step, below.step, rows.taps[row % skip.height],
-                          columns.taps.data(), below.width, skip.width, below.channels,
-                          scratch.data(), pixels + skip.channels, channels);
+                          columns.taps.data(), below.width, skip.width, below.channels, scratch,
+                          pixels + skip.channels, channels);
         }
       });
   return joined;
@@ -92,11 +94,11 @@ Tensor backward(const Tensor& upsampled_gradient, int64_t height, int64_t width)
   const Kernels<S>& run = kernels_for<S>();
   torch::stable::parallel_for(
       0, g.batch * height, grain_of(g.width * g.channels), [&](int64_t begin, int64_t end) {
-        std::vector<float> scratch(g.width * g.channels);
+        float* scratch = static_cast<float*>(thread_scratch(g.width * g.channels * sizeof(float)));
         for (int64_t row = begin; row < end; ++row) {
           run.interpolate(g.data + row / height * g.height * g.width * g.step, g.width * g.step,
                           g.step, rows.taps[row % height], columns.taps.data(), g.width, width,
-                          g.channels, scratch.data(), to + row * width * g.channels, g.channels);
+                          g.channels, scratch, to + row * width * g.channels, g.channels);
         }
       });
   return dbelow;

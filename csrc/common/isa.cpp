@@ -2,6 +2,11 @@
 
 #include <atomic>
 
+#if defined(BINAURAL_TILES)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace binaural {
 namespace {
 
@@ -10,17 +15,29 @@ struct Named {
   Isa isa;
 };
 
-constexpr Named kNames[] = {{"generic", Isa::kGeneric},
-                            {"avx2", Isa::kAvx2},
-                            {"avx512", Isa::kAvx512},
-                            {"avx512_bf16", Isa::kAvx512Bf16},
-                            {"avx512_on_avx2", Isa::kAvx512OnAvx2}};
+constexpr Named kNames[] = {{"generic", Isa::kGeneric}, {"avx2", Isa::kAvx2},
+                            {"avx512", Isa::kAvx512},   {"avx512_bf16", Isa::kAvx512Bf16},
+                            {"amx", Isa::kAmx},         {"avx512_on_avx2", Isa::kAvx512OnAvx2}};
+
+// Whether the processor has tile registers, and the system saves them for this process, which Linux
+// does once it was asked to.
+bool has_tiles() {
+#if defined(BINAURAL_TILES)
+  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 bool supported(Isa isa) {
   if (isa == Isa::kGeneric) return true;
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512Bf16 && !__builtin_cpu_supports("avx512bf16")) return false;
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) {
+  const bool bf16 = isa == Isa::kAvx512Bf16 || isa == Isa::kAmx;
+  if (isa == Isa::kAmx && !has_tiles()) return false;
+  if (bf16 && !__builtin_cpu_supports("avx512bf16")) return false;
+  if (isa == Isa::kAvx512 || bf16) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
@@ -31,9 +48,10 @@ bool supported(Isa isa) {
 }
 
 Isa best() {
-  if (supported(Isa::kAvx512Bf16)) return Isa::kAvx512Bf16;
-  if (supported(Isa::kAvx512)) return Isa::kAvx512;
-  return supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kGeneric;
+  for (const Isa isa : {Isa::kAmx, Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2}) {
+    if (supported(isa)) return isa;
+  }
+  return Isa::kGeneric;
 }
 
 std::atomic<int> forced{-1};

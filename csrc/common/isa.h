@@ -20,6 +20,11 @@
 #include <type_traits>
 #include <utility>
 
+// Where the tile registers of AMX can be used, if the processor has any.
+#if defined(__x86_64__) && defined(__linux__)
+#define BINAURAL_TILES
+#endif
+
 namespace binaural {
 
 enum class Isa {
@@ -27,6 +32,7 @@ enum class Isa {
   kAvx2,          // AVX2, FMA
   kAvx512,        // AVX-512 F, BW, DQ, VL
   kAvx512Bf16,    // and its conversion to bfloat16
+  kAmx,           // and products of tiles of bfloat16
   kAvx512OnAvx2,  // for tests: the AVX-512 kernel, compiled to AVX2
 };
 
@@ -52,6 +58,7 @@ Isa isa();
       case Isa::kAvx512:                                                                    \
         return kernels_avx512;                                                              \
       case Isa::kAvx512Bf16:                                                                \
+      case Isa::kAmx:                                                                       \
         return BINAURAL_JOIN(kernels_, with_bf16);                                          \
       case Isa::kAvx512OnAvx2:                                                              \
         return kernels_avx512_on_avx2;                                                      \
@@ -69,6 +76,7 @@ Isa isa();
 #define BINAURAL_JOIN(a, b) BINAURAL_JOIN_(a, b)
 #define BINAURAL_JOIN_(a, b) a##b
 
-// For tests: take one of "generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2" from now on,
-// or what is best again with "". Returns 0, or -1 if this build or this processor does not have it.
+// For tests: take one of "generic", "avx2", "avx512", "avx512_bf16", "amx", "avx512_on_avx2" from
+// now on, or what is best again with "". Returns 0, or -1 if this build or this processor does not
+// have it.
 extern "C" __attribute__((visibility("default"))) int binaural_force_isa(const char* name);

@@ -1,4 +1,5 @@
 // The CPU operators: what they accept, what they allocate, and the order in which tiles run.
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -233,13 +234,29 @@ class States {
   int64_t bytes_;
 };
 
+// The problems of a call that are not cut into stripes, each as a whole: f(problem, memory), with
+// so much of this thread's memory.
+template <class F>
+void for_problems(const Call& call, const TileKernels* tiles, int64_t bytes, F&& f) {
+  torch::stable::parallel_for(0, call.r * call.heads, 1, [&](int64_t begin, int64_t end) {
+    char* memory = static_cast<char*>(thread_scratch(bytes));
+    TileRegisters before;
+    if (tiles != nullptr) tiles->open(before);
+    for (int64_t problem = begin; problem < end; ++problem) f(problem, memory);
+    if (tiles != nullptr) tiles->close(before);
+  });
+}
+
 void run_forward(const Kernels& kernels, const Call& call, const Tensor& like) {
   const int64_t problems = call.r * call.heads, stripes = call.stripes;
   const int64_t state_bytes = aligned(kernels.forward_state_bytes(call));
   const int64_t scratch_bytes = aligned(kernels.forward_scratch_bytes(call));
   if (stripes == 1) {
-    parallel(problems, [&](int64_t problem) {
-      char* state = static_cast<char*>(thread_scratch(state_bytes + scratch_bytes));
+    const TileKernels* tiles = tile_kernels(call);
+    const int64_t tile_bytes = tiles == nullptr ? 0 : tiles->forward_bytes(call);
+    const int64_t bytes = std::max(state_bytes + scratch_bytes, tile_bytes);
+    for_problems(call, tiles, bytes, [&](int64_t problem, char* state) {
+      if (tiles != nullptr && tiles->forward(call, problem, state)) return;
       char* scratch = state + state_bytes;
       if (!kernels.forward_prepare(call, problem, state)) {
         for (int side = 0; side < 2; ++side)
@@ -282,8 +299,11 @@ void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) 
   const int64_t scratch_bytes = aligned(kernels.backward_scratch_bytes(call));
   const bool lags = call.lag_gradients != nullptr;
   if (stripes == 1) {
-    parallel(problems, [&](int64_t problem) {
-      char* state = static_cast<char*>(thread_scratch(state_bytes + scratch_bytes));
+    const TileKernels* tiles = tile_kernels(call);
+    const int64_t tile_bytes = tiles == nullptr ? 0 : tiles->backward_bytes(call);
+    const int64_t bytes = std::max(state_bytes + scratch_bytes, tile_bytes);
+    for_problems(call, tiles, bytes, [&](int64_t problem, char* state) {
+      if (tiles != nullptr && tiles->backward(call, problem, state)) return;
       kernels.backward_prepare(call, problem, state);
       kernels.backward_tile(call, problem, state, 0, 0, state + state_bytes);
       if (lags) kernels.backward_collect_lags(call, problem, state, 0);

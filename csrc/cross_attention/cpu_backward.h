@@ -93,9 +93,14 @@ const T* lse_of(const Side& side, int64_t problem) {
   return static_cast<const T*>(side.lse) + problem * side.length;
 }
 
+// What the saved denominators of a problem say of its exponentials.
 template <class T>
-void backward_prepare(const Call& call, int64_t problem, void* memory) {
-  const BackwardState<T> state(call, memory);
+struct LogSums {
+  bool near;  // so near each other that one shift c serves all
+  T shift;    // c, in units of log2
+};
+template <class T>
+LogSums<T> log_sums(const Call& call, int64_t problem) {
   T lowest = kInfinity<T>, highest = -kInfinity<T>;
   for (const Side& side : call.sides) {
     const T* lse = lse_of<T>(side, problem);
@@ -105,9 +110,16 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
       highest = lse[i] > highest ? lse[i] : highest;
     }
   }
-  state.header->apart =
-      !call.shared || !((highest - lowest) * static_cast<T>(kLog2E) < kSafeRange<T>);
-  state.header->shift = highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E);
+  return {(highest - lowest) * static_cast<T>(kLog2E) < kSafeRange<T>,
+          highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E)};
+}
+
+template <class T>
+void backward_prepare(const Call& call, int64_t problem, void* memory) {
+  const BackwardState<T> state(call, memory);
+  const LogSums<T> sums = log_sums<T>(call, problem);
+  state.header->apart = !call.shared || !sums.near;
+  state.header->shift = sums.shift;
   // Where each direction goes by itself, both add to the gradients of a shared similarity.
   state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
   state.header->direct = state.header->fresh && fits_a_block<T>(call);

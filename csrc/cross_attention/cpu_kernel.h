@@ -81,4 +81,32 @@ struct KernelPair {
 
 BINAURAL_DECLARE_TABLES(KernelPair, avx512)
 
+// How a thread's tile registers are laid out.
+struct alignas(64) TileRegisters {
+  char layout[64];
+};
+
+// The kernels of processors with AMX: a problem as a whole, where they cover the call. `memory` is
+// aligned to 64 bytes.
+struct TileKernels {
+  bool (*covers)(const Call&);
+  int64_t (*forward_bytes)(const Call&);
+  // Returns whether it did the problem: not where one exponential cannot serve both directions.
+  bool (*forward)(const Call&, int64_t problem, void* memory);
+  int64_t (*backward_bytes)(const Call&);
+  bool (*backward)(const Call&, int64_t problem, void* memory);
+  // Problems lie between these two, on one thread.
+  void (*open)(TileRegisters& before);
+  void (*close)(const TileRegisters& before);
+};
+
+// The tile kernels, or null where the processor has no AMX, or they do not cover the call.
+inline const TileKernels* tile_kernels([[maybe_unused]] const Call& call) {
+#if defined(BINAURAL_TILES)
+  extern const TileKernels kernels_amx;
+  if (isa() == Isa::kAmx && kernels_amx.covers(call)) return &kernels_amx;
+#endif
+  return nullptr;
+}
+
 }  // namespace binaural::cross_attention

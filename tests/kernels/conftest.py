@@ -40,15 +40,25 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield chosen
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the kernels of one instruction set, where the processor has it."""
+@pytest.fixture
+def force_isa() -> Iterator[Callable[[str], None]]:
+    """Has the kernels of the named instruction set run, where the processor has it."""
     folder = Path(kernels.__file__).parent
     library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
-    if library.binaural_force_isa(request.param.encode()) != 0:
-        pytest.skip(f"this processor does not have {request.param}")
-    yield request.param
+
+    def force(name: str) -> None:
+        if library.binaural_force_isa(name.encode()) != 0:
+            pytest.skip(f"this processor does not have {name}")
+
+    yield force
     library.binaural_force_isa(b"")
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"])
+def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str:
+    """Runs the kernels of one instruction set, where the processor has it."""
+    force_isa(request.param)
+    return request.param
 
 
 @pytest.fixture

@@ -119,11 +119,13 @@ int main() {
 """
 
 
-@pytest.fixture
-def run(isa, tmp_path):
+@pytest.fixture(params=UNITS)
+def run(request, force_isa, tmp_path):
+    force_isa(request.param)
+
     def compile_and_run(body):
         source, program = tmp_path / "simd.cpp", tmp_path / "simd"
-        source.write_text(HEADER % UNITS[isa] + body)
+        source.write_text(HEADER % UNITS[request.param] + body)
         subprocess.run(["g++", "-std=c++20", "-O2", f"-I{CSRC}", source, "-o", program], check=True)
         return subprocess.run([program], check=True, capture_output=True, text=True).stdout
 

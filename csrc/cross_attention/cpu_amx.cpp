@@ -1,0 +1,321 @@
+// The CPU kernels on AMX, which multiplies tiles of bfloat16 sixteen times as fast as AVX-512
+// multiplies floats: one problem as a whole, both directions from one similarity matrix.
+//
+// Forward and backward compute what cpu_forward.h and cpu_backward.h derive. What is multiplied is
+// rounded to bfloat16: the exponentials, in the forward not yet divided by their sums, and dS. Sums
+// are in float.
+// Values that are subnormal count as zero.
+#include <algorithm>
+
+#include "common/isa.h"
+#include "cross_attention/cpu_kernel.h"
+
+#if defined(BINAURAL_TILES)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
+#define BINAURAL_ISA amx
+#define BINAURAL_VECTOR_BYTES 64
+#define BINAURAL_AVX512
+#define BINAURAL_AVX512_BF16
+#define BINAURAL_TILE_ROWS 12
+#include "cross_attention/cpu_amx_tiles.h"
+#include "cross_attention/cpu_backward.h"
+#include "cross_attention/cpu_forward.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+namespace {
+
+// The matrices of one problem.
+struct Problem {
+  const Call& call;
+  int64_t problem;
+
+  int64_t length(int side) const { return call.sides[side].length; }
+  Matrix<BFloat16> of(int side, const View& view, int64_t width) const {
+    return matrix<BFloat16>(call, view, problem, 0, length(side), width);
+  }
+  Matrix<BFloat16> q(int side) const { return of(side, call.sides[side].q, call.d); }
+  Matrix<BFloat16> v(int side) const { return of(side, call.sides[side].v, call.dv); }
+  Matrix<BFloat16> o(int side) const { return of(side, call.sides[side].o, call.dv); }
+  Matrix<BFloat16> grad_o(int side) const { return of(side, call.sides[side].grad_o, call.dv); }
+  Matrix<BFloat16> dq(int side) const { return of(side, call.sides[side].dq, call.d); }
+  Matrix<BFloat16> dv(int side) const { return of(side, call.sides[side].dv, call.dv); }
+  float* lse(int side) const {
+    return static_cast<float*>(call.sides[side].lse) + problem * length(side);
+  }
+};
+
+int64_t whole(int64_t length) { return blocks(length) * kBlock; }
+
+int64_t vectors_of(int64_t length) { return (length + kTile - 1) / kTile; }
+
+// Values of an operand: of `length` rows and `width` columns, all padded.
+int64_t values(int64_t length, int64_t width) { return whole(length) * whole(width); }
+
+// The similarity in units of log2, times 2 to its power less `shift`; 0 beyond the last column.
+struct Exponential {
+  float scale, shift;
+  const float* lags;  // by column − row, or null
+  int64_t columns;
+
+  BINAURAL_INLINE Vector operator()(const float* block, int64_t row, int64_t column) const {
+    const Vector addend =
+        lags == nullptr ? broadcast<float>(-shift) : load<float>(lags + column - row) - shift;
+    const Vector e = exp2<float>(load<float>(block + row * kBlock + column) * scale + addend);
+    return columns - column >= kTile ? e : beyond<float>(column, columns) ? Vector{} : e;
+  }
+};
+
+Exponential exponential(const Call& call, int64_t problem, float shift, int64_t row,
+                        int64_t column) {
+  return {static_cast<float>(call.scale * kLog2E), shift,
+          lags_at<float>(call, problem, 0, row, column), call.sides[1].length - column};
+}
+
+struct ForwardParts {
+  BFloat16 *rows, *columns;              // queries of the left, and of the right transposed
+  BFloat16 *row_values, *column_values;  // of the left, of the right
+  BFloat16 *of_rows, *of_columns;        // E, E^T
+  float *row_sums, *column_sums, *inverse;
+  float* stripes;
+  int64_t bytes;
+
+  ForwardParts(const Call& call, void* memory) {
+    Arena arena(memory);
+    const int64_t n = call.sides[0].length, m = call.sides[1].length;
+    rows = arena.take<BFloat16>(values(n, call.d));
+    columns = arena.take<BFloat16>(values(m, call.d));
+    row_values = arena.take<BFloat16>(values(n, call.dv));
+    column_values = arena.take<BFloat16>(values(m, call.dv));
+    of_rows = arena.take<BFloat16>(values(n, m));
+    of_columns = arena.take<BFloat16>(values(m, n));
+    row_sums = arena.take<float>(whole(n) * kTile);
+    column_sums = arena.take<float>(whole(m));
+    inverse = arena.take<float>(whole(std::max(n, m)));
+    stripes = arena.take<float>(stripe_floats(std::max(m, call.dv)));
+    bytes = arena.used();
+  }
+};
+
+// 1 / sums, and the logarithms of sums.
+void divide(const float* sums, int64_t count, float* inverse, float* lse) {
+  for (int64_t i = 0; i < count; i += kTile) {
+    const int64_t left = count - i < kTile ? count - i : kTile;
+    const Vector total = load_some<float>(sums + i, left);
+    store_some<float>(inverse + i, 1.0f / total, left);
+    store_some<float>(lse + i, logarithm<float>(total), left);
+  }
+}
+
+bool forward(const Call& call, int64_t problem, void* memory) {
+  if (!(largest_similarity<float>(call, both_directions(call), problem) < kSafeRange<float>)) {
+    return false;
+  }
+  const Problem p{call, problem};
+  const ForwardParts s(call, memory);
+  const int64_t n = p.length(0), m = p.length(1), d = whole(call.d);
+  pack_left(p.q(0), s.rows, d);
+  pack_right_transposed(p.q(1), s.columns);
+  pack_right(p.v(0), s.row_values);
+  pack_right(p.v(1), s.column_values);
+  std::memset(s.row_sums, 0, n * kTile * sizeof(float));
+  std::memset(s.column_sums, 0, whole(m) * sizeof(float));
+  Prefetcher fetch = prefetch<float>(call, problem, false, n * vectors_of(m));
+  for (int64_t i = 0; i < n; i += kBlock) {
+    multiply_stripe({s.rows, d}, i, n, {s.columns, blocks(call.d)}, m, s.stripes);
+    for (int64_t j = 0; j < m; j += kBlock) {
+      const float* block = s.stripes + j * kBlock;
+      const Exponential exponential = amx::exponential(call, problem, 0, i, j);
+      round_block(std::min(n - i, kBlock), std::min(m - j, kBlock), s.of_rows + i * whole(m) + j,
+                  whole(m), s.of_columns + j * whole(n) + i, whole(n),
+                  [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+                    const Vector e = exponential(block, row, column);
+                    float *of_row = s.row_sums + (i + row) * kTile,
+                          *of_column = s.column_sums + j + column;
+                    store<float>(of_row, load<float>(of_row) + e);
+                    store<float>(of_column, load<float>(of_column) + e);
+                    fetch();
+                    return Weighted{e, e};
+                  });
+    }
+  }
+  const auto inverse = [&](int64_t row) { return s.inverse[row]; };
+  divide(s.column_sums, m, s.inverse, p.lse(1));
+  write_product({s.of_columns, whole(n)}, {s.row_values, blocks(n)}, inverse, p.o(1), s.stripes);
+  for_row_sums<float>(
+      n, [&](int64_t row) { return load<float>(s.row_sums + row * kTile); },
+      [&](int64_t row, Vector sums) { store<float>(s.row_sums + row, sums); });
+  divide(s.row_sums, n, s.inverse, p.lse(0));
+  write_product({s.of_rows, whole(m)}, {s.column_values, blocks(m)}, inverse, p.o(0), s.stripes);
+  return true;
+}
+
+struct BackwardParts {
+  BFloat16 *rows, *columns;             // queries of the left, and of the right transposed
+  BFloat16 *row_grads, *columns_v;      // do of the left, and v of the right transposed
+  BFloat16 *rows_v, *column_grads;      // v of the left, and do of the right transposed
+  BFloat16 *right[2], *right_grads[2];  // queries and do of either side, for products over time
+  BFloat16 *p_rows, *p_columns;         // Q, P^T
+  BFloat16 *ds_rows, *ds_columns;       // dS, dS^T
+  float *weights[2], *deltas[2];        // a and a δ, b and b δ
+  float *s_stripe, *row_stripe, *column_stripe;  // S, do v^T and v do^T of a stripe of rows
+  float* lags;                                   // by column − row + n + kBlock
+  int64_t bytes;
+
+  BackwardParts(const Call& call, void* memory) {
+    Arena arena(memory);
+    const int64_t n = call.sides[0].length, m = call.sides[1].length;
+    rows = arena.take<BFloat16>(values(n, call.d));
+    columns = arena.take<BFloat16>(values(m, call.d));
+    for (BFloat16** piece : {&row_grads, &rows_v})
+      *piece = arena.take<BFloat16>(values(n, call.dv));
+    for (BFloat16** piece : {&columns_v, &column_grads}) {
+      *piece = arena.take<BFloat16>(values(m, call.dv));
+    }
+    for (int side = 0; side < 2; ++side) {
+      right[side] = arena.take<BFloat16>(values(side == 0 ? n : m, call.d));
+      right_grads[side] = arena.take<BFloat16>(values(side == 0 ? n : m, call.dv));
+      weights[side] = arena.take<float>(whole(side == 0 ? n : m) + kTile);
+      deltas[side] = arena.take<float>(whole(side == 0 ? n : m) + kTile);
+    }
+    for (BFloat16** piece : {&p_rows, &ds_rows}) *piece = arena.take<BFloat16>(values(n, m));
+    for (BFloat16** piece : {&p_columns, &ds_columns}) *piece = arena.take<BFloat16>(values(m, n));
+    for (float** piece : {&s_stripe, &row_stripe, &column_stripe}) {
+      *piece = arena.take<float>(stripe_floats(std::max({m, call.d, call.dv})));
+    }
+    lags = arena.take<float>(whole(n) + whole(m) + 3 * kBlock);
+    bytes = arena.used();
+  }
+};
+
+// Adds the diagonals of a block [rows, kBlock], of which so many tiles of columns are filled, to
+// `total`, by column − row.
+void add_diagonals(const float* block, int64_t rows, int tiles, float* total) {
+  // The sum by lag of row 0 moves on by a lane with each row, to stay over its lag.
+  constexpr auto kAll = std::make_integer_sequence<int, kTile>{};
+  Vector sums[4]{};
+  const auto moved = [&]<int... kLane>(Vector below, Vector here,
+                                       std::integer_sequence<int, kLane...>) {
+    return __builtin_shufflevector(below, here, (kTile - 1 + kLane)...);
+  };
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int i = 3; i > 0; --i) sums[i] = moved(sums[i - 1], sums[i], kAll);
+    sums[0] = moved(Vector{}, sums[0], kAll);
+    sums[0] += load<float>(block + row * kBlock);
+    if (tiles > 1) sums[1] += load<float>(block + row * kBlock + kTile);
+  }
+  for (int i = 0; i < 4; ++i) {
+    float* to = total - (rows - 1) + i * kTile;
+    store<float>(to, load<float>(to) + sums[i]);
+  }
+}
+
+bool backward(const Call& call, int64_t problem, void* memory) {
+  const LogSums<float> sums = log_sums<float>(call, problem);
+  if (!sums.near) return false;
+  const Problem p{call, problem};
+  const BackwardParts s(call, memory);
+  const int64_t n = p.length(0), m = p.length(1), d = whole(call.d), dv = whole(call.dv);
+  pack_left(p.q(0), s.rows, d);
+  pack_right_transposed(p.q(1), s.columns);
+  pack_left(p.grad_o(0), s.row_grads, dv);
+  pack_right_transposed(p.v(1), s.columns_v);
+  pack_left(p.v(0), s.rows_v, dv);
+  pack_right_transposed(p.grad_o(1), s.column_grads);
+  for (int side = 0; side < 2; ++side) {
+    pack_right(p.q(side), s.right[side]);
+    pack_right(p.grad_o(side), s.right_grads[side]);
+    const int64_t length = p.length(side);
+    weights_of<float>(p.lse(side), sums.shift, length, s.weights[side]);
+    // Beyond the last one too: what a vector takes along must not become NaN.
+    std::memset(s.weights[side] + length, 0, (whole(length) - length) * sizeof(float));
+    std::memset(s.deltas[side], 0, whole(length) * sizeof(float));
+    deltas_of<float>(p.grad_o(side), p.o(side), s.weights[side], s.deltas[side]);
+  }
+  float* lags = s.lags + n + kBlock;
+  if (call.lag_gradients != nullptr) {
+    std::memset(s.lags, 0, (whole(n) + whole(m) + 3 * kBlock) * sizeof(float));
+  }
+  const auto one = [](int64_t) { return 1.0f; };
+  const auto scale = [&](int64_t) { return static_cast<float>(call.scale); };
+  Prefetcher fetch = prefetch<float>(call, problem, true, 2 * n * vectors_of(m));
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t height = std::min(n - i, kBlock);
+    multiply_stripe({s.rows, d}, i, n, {s.columns, blocks(call.d)}, m, s.s_stripe);
+    multiply_stripe({s.row_grads, dv}, i, n, {s.columns_v, blocks(call.dv)}, m, s.row_stripe);
+    multiply_stripe({s.rows_v, dv}, i, n, {s.column_grads, blocks(call.dv)}, m, s.column_stripe);
+    for (int64_t j = 0; j < m; j += kBlock) {
+      const int64_t width = std::min(m - j, kBlock);
+      const auto round = [&](BFloat16* of_rows, BFloat16* of_columns, auto&& weighted) {
+        round_block(height, width, of_rows + i * whole(m) + j, whole(m),
+                    of_columns + j * whole(n) + i, whole(n), weighted);
+      };
+      const float *of_rows = s.row_stripe + j * kBlock, *of_columns = s.column_stripe + j * kBlock;
+      const float *row_weights = s.weights[0] + i, *column_weights = s.weights[1] + j;
+      const float *row_deltas = s.deltas[0] + i, *column_deltas = s.deltas[1] + j;
+      float* block = s.s_stripe + j * kBlock;
+      const Exponential exponential = amx::exponential(call, problem, sums.shift, i, j);
+      round(s.p_rows, s.p_columns, [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+        const Vector e = exponential(block, row, column);
+        store<float>(block + row * kBlock + column, e);
+        return Weighted{e * load<float>(column_weights + column), e * row_weights[row]};
+      });
+      round(s.ds_rows, s.ds_columns,
+            [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+              const int64_t at = row * kBlock + column;
+              const Vector of_row = load<float>(of_rows + at) * row_weights[row] - row_deltas[row];
+              const Vector of_column =
+                  load<float>(of_columns + at) * load<float>(column_weights + column) -
+                  load<float>(column_deltas + column);
+              const Vector ds = load<float>(block + at) * (of_row + of_column);
+              store<float>(block + at, ds);
+              fetch();
+              return Weighted{ds, ds};
+            });
+      if (call.lag_gradients != nullptr) {
+        add_diagonals(block, height, tiles_of(width), lags + j - i);
+      }
+    }
+  }
+  write_product({s.p_rows, whole(m)}, {s.right_grads[1], blocks(m)}, one, p.dv(0), s.s_stripe);
+  write_product({s.ds_rows, whole(m)}, {s.right[1], blocks(m)}, scale, p.dq(0), s.row_stripe);
+  write_product({s.p_columns, whole(n)}, {s.right_grads[0], blocks(n)}, one, p.dv(1), s.s_stripe);
+  write_product({s.ds_columns, whole(n)}, {s.right[0], blocks(n)}, scale, p.dq(1), s.row_stripe);
+  if (call.lag_gradients != nullptr) {
+    std::memcpy(static_cast<float*>(call.lag_gradients) + problem * (n + m - 1), lags - (n - 1),
+                (n + m - 1) * sizeof(float));
+  }
+  return true;
+}
+
+bool covers(const Call& call) {
+  return call.storage == Storage::kBFloat16 && call.stripes == 1 && call.shared &&
+         starts_fresh(call) && call.sides[0].length > 0 && call.sides[1].length > 0;
+}
+
+int64_t forward_bytes(const Call& call) { return ForwardParts(call, nullptr).bytes; }
+int64_t backward_bytes(const Call& call) { return BackwardParts(call, nullptr).bytes; }
+
+// All eight tile registers with 16 rows of 64 bytes.
+struct alignas(64) TileLayout {
+  uint8_t palette = 1, start = 0, reserved[14]{};
+  uint16_t row_bytes[16]{64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16]{16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileLayout) == sizeof(TileRegisters));
+
+void open(TileRegisters& before) {
+  const TileLayout layout;
+  asm volatile("sttilecfg %0" : "=m"(before));
+  asm volatile("ldtilecfg %0" ::"m"(layout));
+}
+void close(const TileRegisters& before) { asm volatile("ldtilecfg %0" ::"m"(before)); }
+
+}  // namespace
+}  // namespace binaural::cross_attention::BINAURAL_ISA
+
+namespace binaural::cross_attention {
+const TileKernels kernels_amx = {amx::covers,         amx::forward_bytes, amx::forward,
+                                 amx::backward_bytes, amx::backward,      amx::open,
+                                 amx::close};
+}
+#endif

@@ -101,17 +101,23 @@ struct LogSums {
 };
 template <class T>
 LogSums<T> log_sums(const Call& call, int64_t problem) {
-  T lowest = kInfinity<T>, highest = -kInfinity<T>;
+  const Vec<T> nothing = broadcast<T>(-kInfinity<T>);
+  Vec<T> highest = nothing, negated = nothing;  // the largest lse, and −lse
   for (const Side& side : call.sides) {
     const T* lse = lse_of<T>(side, problem);
-    for (int64_t i = 0; i < side.length; ++i) {
-      if (lse[i] == -kInfinity<T>) continue;  // no partner
-      lowest = lse[i] < lowest ? lse[i] : lowest;
-      highest = lse[i] > highest ? lse[i] : highest;
+    for (int64_t i = 0; i < side.length; i += kLanes<T>) {
+      const int64_t count = side.length - i;
+      const Vec<T> l = count >= kLanes<T> ? load<T>(lse + i)
+                                          : (beyond<T>(0, count) ? broadcast<T>(lse[i])
+                                                                 : load_some<T>(lse + i, count));
+      highest = maximum<T>(l, highest);
+      // Without a partner a query has no say.
+      negated = maximum<T>(l == nothing ? nothing : -l, negated);
     }
   }
-  return {(highest - lowest) * static_cast<T>(kLog2E) < kSafeRange<T>,
-          highest == -kInfinity<T> ? T(0) : highest * static_cast<T>(kLog2E)};
+  const T most = largest<T>(highest), least = -largest<T>(negated);
+  return {(most - least) * static_cast<T>(kLog2E) < kSafeRange<T>,
+          most == -kInfinity<T> ? T(0) : most * static_cast<T>(kLog2E)};
 }
 
 template <class T>

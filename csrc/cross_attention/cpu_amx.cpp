@@ -46,8 +46,6 @@ struct Problem {
 
 int64_t whole(int64_t length) { return blocks(length) * kBlock; }
 
-int64_t vectors_of(int64_t length) { return (length + kTile - 1) / kTile; }
-
 // Values of an operand: of `length` rows and `width` columns, all padded.
 int64_t values(int64_t length, int64_t width) { return whole(length) * whole(width); }
 
@@ -76,7 +74,6 @@ struct ForwardParts {
   BFloat16 *row_values, *column_values;  // of the left, of the right
   BFloat16 *of_rows, *of_columns;        // E, E^T
   float *row_sums, *column_sums, *inverse;
-  float* stripes;
   int64_t bytes;
 
   ForwardParts(const Call& call, void* memory) {
@@ -91,7 +88,6 @@ struct ForwardParts {
     row_sums = arena.take<float>(whole(n) * kTile);
     column_sums = arena.take<float>(whole(m));
     inverse = arena.take<float>(whole(std::max(n, m)));
-    stripes = arena.take<float>(stripe_floats(std::max(m, call.dv)));
     bytes = arena.used();
   }
 };
@@ -119,33 +115,35 @@ bool forward(const Call& call, int64_t problem, void* memory) {
   pack_right(p.v(1), s.column_values);
   std::memset(s.row_sums, 0, n * kTile * sizeof(float));
   std::memset(s.column_sums, 0, whole(m) * sizeof(float));
-  Prefetcher fetch = prefetch<float>(call, problem, false, n * vectors_of(m));
-  for (int64_t i = 0; i < n; i += kBlock) {
-    multiply_stripe({s.rows, d}, i, n, {s.columns, blocks(call.d)}, m, s.stripes);
-    for (int64_t j = 0; j < m; j += kBlock) {
-      const float* block = s.stripes + j * kBlock;
-      const Exponential exponential = amx::exponential(call, problem, 0, i, j);
-      round_block(std::min(n - i, kBlock), std::min(m - j, kBlock), s.of_rows + i * whole(m) + j,
-                  whole(m), s.of_columns + j * whole(n) + i, whole(n),
-                  [&](int64_t row, int64_t column) __attribute__((always_inline)) {
-                    const Vector e = exponential(block, row, column);
-                    float *of_row = s.row_sums + (i + row) * kTile,
-                          *of_column = s.column_sums + j + column;
-                    store<float>(of_row, load<float>(of_row) + e);
-                    store<float>(of_column, load<float>(of_column) + e);
-                    fetch();
-                    return Weighted{e, e};
-                  });
-    }
-  }
+  Prefetcher fetch = prefetch<float>(call, problem, false, n * blocks(m));
+  alignas(64) Sums blocks_of_s[2];
+  for_blocks_of(
+      n, m,
+      [&](int64_t i, int64_t j, int slot) {
+        multiply({s.rows, d}, i, n, {s.columns, blocks(call.d)}, j, m, blocks_of_s[slot]);
+      },
+      [&](int64_t i, int64_t j, int slot) __attribute__((always_inline)) {
+        const Exponential exponential = amx::exponential(call, problem, 0, i, j);
+        round_block(std::min(n - i, kBlock), std::min(m - j, kBlock), s.of_rows + i * whole(m) + j,
+                    whole(m), s.of_columns + j * whole(n) + i, whole(n),
+                    [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+                      const Vector e = exponential(blocks_of_s[slot], row, column);
+                      float *of_row = s.row_sums + (i + row) * kTile,
+                            *of_column = s.column_sums + j + column;
+                      store<float>(of_row, load<float>(of_row) + e);
+                      store<float>(of_column, load<float>(of_column) + e);
+                      if (column == 0) fetch();
+                      return Weighted{e, e};
+                    });
+      });
   const auto inverse = [&](int64_t row) { return s.inverse[row]; };
   divide(s.column_sums, m, s.inverse, p.lse(1));
-  write_product({s.of_columns, whole(n)}, {s.row_values, blocks(n)}, inverse, p.o(1), s.stripes);
+  write_product({s.of_columns, whole(n)}, {s.row_values, blocks(n)}, inverse, p.o(1), blocks_of_s);
   for_row_sums<float>(
       n, [&](int64_t row) { return load<float>(s.row_sums + row * kTile); },
       [&](int64_t row, Vector sums) { store<float>(s.row_sums + row, sums); });
   divide(s.row_sums, n, s.inverse, p.lse(0));
-  write_product({s.of_rows, whole(m)}, {s.column_values, blocks(m)}, inverse, p.o(0), s.stripes);
+  write_product({s.of_rows, whole(m)}, {s.column_values, blocks(m)}, inverse, p.o(0), blocks_of_s);
   return true;
 }
 
@@ -157,8 +155,7 @@ struct BackwardParts {
   BFloat16 *p_rows, *p_columns;         // Q, P^T
   BFloat16 *ds_rows, *ds_columns;       // dS, dS^T
   float *weights[2], *deltas[2];        // a and a δ, b and b δ
-  float *s_stripe, *row_stripe, *column_stripe;  // S, do v^T and v do^T of a stripe of rows
-  float* lags;                                   // by column − row + n + kBlock
+  float* lags;                          // by column − row + n + kBlock
   int64_t bytes;
 
   BackwardParts(const Call& call, void* memory) {
@@ -179,9 +176,6 @@ struct BackwardParts {
     }
     for (BFloat16** piece : {&p_rows, &ds_rows}) *piece = arena.take<BFloat16>(values(n, m));
     for (BFloat16** piece : {&p_columns, &ds_columns}) *piece = arena.take<BFloat16>(values(m, n));
-    for (float** piece : {&s_stripe, &row_stripe, &column_stripe}) {
-      *piece = arena.take<float>(stripe_floats(std::max({m, call.d, call.dv})));
-    }
     lags = arena.take<float>(whole(n) + whole(m) + 3 * kBlock);
     bytes = arena.used();
   }
@@ -237,49 +231,57 @@ bool backward(const Call& call, int64_t problem, void* memory) {
   }
   const auto one = [](int64_t) { return 1.0f; };
   const auto scale = [&](int64_t) { return static_cast<float>(call.scale); };
-  Prefetcher fetch = prefetch<float>(call, problem, true, 2 * n * vectors_of(m));
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t height = std::min(n - i, kBlock);
-    multiply_stripe({s.rows, d}, i, n, {s.columns, blocks(call.d)}, m, s.s_stripe);
-    multiply_stripe({s.row_grads, dv}, i, n, {s.columns_v, blocks(call.dv)}, m, s.row_stripe);
-    multiply_stripe({s.rows_v, dv}, i, n, {s.column_grads, blocks(call.dv)}, m, s.column_stripe);
-    for (int64_t j = 0; j < m; j += kBlock) {
-      const int64_t width = std::min(m - j, kBlock);
-      const auto round = [&](BFloat16* of_rows, BFloat16* of_columns, auto&& weighted) {
-        round_block(height, width, of_rows + i * whole(m) + j, whole(m),
-                    of_columns + j * whole(n) + i, whole(n), weighted);
-      };
-      const float *of_rows = s.row_stripe + j * kBlock, *of_columns = s.column_stripe + j * kBlock;
-      const float *row_weights = s.weights[0] + i, *column_weights = s.weights[1] + j;
-      const float *row_deltas = s.deltas[0] + i, *column_deltas = s.deltas[1] + j;
-      float* block = s.s_stripe + j * kBlock;
-      const Exponential exponential = amx::exponential(call, problem, sums.shift, i, j);
-      round(s.p_rows, s.p_columns, [&](int64_t row, int64_t column) __attribute__((always_inline)) {
-        const Vector e = exponential(block, row, column);
-        store<float>(block + row * kBlock + column, e);
-        return Weighted{e * load<float>(column_weights + column), e * row_weights[row]};
+  Prefetcher fetch = prefetch<float>(call, problem, true, 2 * n * blocks(m));
+  // S, do v^T of the rows, v do^T of the columns.
+  alignas(64) Sums blocks_of_s[2], blocks_of_rows[2], blocks_of_columns[2];
+  for_blocks_of(
+      n, m,
+      [&](int64_t i, int64_t j, int slot) {
+        multiply({s.rows, d}, i, n, {s.columns, blocks(call.d)}, j, m, blocks_of_s[slot]);
+        multiply({s.row_grads, dv}, i, n, {s.columns_v, blocks(call.dv)}, j, m,
+                 blocks_of_rows[slot]);
+        multiply({s.rows_v, dv}, i, n, {s.column_grads, blocks(call.dv)}, j, m,
+                 blocks_of_columns[slot]);
+      },
+      [&](int64_t i, int64_t j, int slot) __attribute__((always_inline)) {
+        const int64_t height = std::min(n - i, kBlock), width = std::min(m - j, kBlock);
+        const auto round = [&](BFloat16* of_rows, BFloat16* of_columns, auto&& weighted)
+                               __attribute__((always_inline)) {
+                                 round_block(height, width, of_rows + i * whole(m) + j, whole(m),
+                                             of_columns + j * whole(n) + i, whole(n), weighted);
+                               };
+        const float *row_weights = s.weights[0] + i, *column_weights = s.weights[1] + j;
+        const float *row_deltas = s.deltas[0] + i, *column_deltas = s.deltas[1] + j;
+        float* block = blocks_of_s[slot];
+        const Exponential exponential = amx::exponential(call, problem, sums.shift, i, j);
+        round(s.p_rows, s.p_columns,
+              [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+                const Vector e = exponential(block, row, column);
+                store<float>(block + row * kBlock + column, e);
+                if (column == 0) fetch();
+                return Weighted{e * load<float>(column_weights + column), e * row_weights[row]};
+              });
+        round(s.ds_rows, s.ds_columns,
+              [&](int64_t row, int64_t column) __attribute__((always_inline)) {
+                const int64_t at = row * kBlock + column;
+                const Vector of_row =
+                    load<float>(blocks_of_rows[slot] + at) * row_weights[row] - row_deltas[row];
+                const Vector of_column = load<float>(blocks_of_columns[slot] + at) *
+                                             load<float>(column_weights + column) -
+                                         load<float>(column_deltas + column);
+                const Vector ds = load<float>(block + at) * (of_row + of_column);
+                store<float>(block + at, ds);
+                if (column == 0) fetch();
+                return Weighted{ds, ds};
+              });
+        if (call.lag_gradients != nullptr) {
+          add_diagonals(block, height, tiles_of(width), lags + j - i);
+        }
       });
-      round(s.ds_rows, s.ds_columns,
-            [&](int64_t row, int64_t column) __attribute__((always_inline)) {
-              const int64_t at = row * kBlock + column;
-              const Vector of_row = load<float>(of_rows + at) * row_weights[row] - row_deltas[row];
-              const Vector of_column =
-                  load<float>(of_columns + at) * load<float>(column_weights + column) -
-                  load<float>(column_deltas + column);
-              const Vector ds = load<float>(block + at) * (of_row + of_column);
-              store<float>(block + at, ds);
-              fetch();
-              return Weighted{ds, ds};
-            });
-      if (call.lag_gradients != nullptr) {
-        add_diagonals(block, height, tiles_of(width), lags + j - i);
-      }
-    }
-  }
-  write_product({s.p_rows, whole(m)}, {s.right_grads[1], blocks(m)}, one, p.dv(0), s.s_stripe);
-  write_product({s.ds_rows, whole(m)}, {s.right[1], blocks(m)}, scale, p.dq(0), s.row_stripe);
-  write_product({s.p_columns, whole(n)}, {s.right_grads[0], blocks(n)}, one, p.dv(1), s.s_stripe);
-  write_product({s.ds_columns, whole(n)}, {s.right[0], blocks(n)}, scale, p.dq(1), s.row_stripe);
+  write_product({s.p_rows, whole(m)}, {s.right_grads[1], blocks(m)}, one, p.dv(0), blocks_of_s);
+  write_product({s.ds_rows, whole(m)}, {s.right[1], blocks(m)}, scale, p.dq(0), blocks_of_s);
+  write_product({s.p_columns, whole(n)}, {s.right_grads[0], blocks(n)}, one, p.dv(1), blocks_of_s);
+  write_product({s.ds_columns, whole(n)}, {s.right[0], blocks(n)}, scale, p.dq(1), blocks_of_s);
   if (call.lag_gradients != nullptr) {
     std::memcpy(static_cast<float*>(call.lag_gradients) + problem * (n + m - 1), lags - (n - 1),
                 (n + m - 1) * sizeof(float));

@@ -16,6 +16,9 @@ constexpr int64_t kValues = 16 * kDepth;  // of a tile
 
 constexpr int64_t blocks(int64_t length) { return (length + kBlock - 1) / kBlock; }
 
+// The sums of a block.
+using Sums = float[kBlock * kBlock];
+
 // How many tiles of a block so many rows or columns need.
 constexpr int tiles_of(int64_t length) { return length > kTile ? 2 : 1; }
 
@@ -78,11 +81,34 @@ void multiply_block(Left a, Right b, float* to) {
   if (kRows > 1 && kColumns > 1) store_tile<3>(to + kTile * kBlock + kTile, row_stride);
 }
 
-inline void multiply(Left a, int64_t rows, Right b, int64_t columns, float* to) {
-  if (tiles_of(rows) == 1) {
-    tiles_of(columns) == 1 ? multiply_block<1, 1>(a, b, to) : multiply_block<1, 2>(a, b, to);
+// The block at `row` and `column` of a product of so many rows and columns.
+inline void multiply(Left a, int64_t row, int64_t rows, Right b, int64_t column, int64_t columns,
+                     float* to) {
+  a.data += row * a.stride;
+  b.data += column / kTile * b.depth * kValues;
+  if (tiles_of(rows - row) == 1) {
+    tiles_of(columns - column) == 1 ? multiply_block<1, 1>(a, b, to)
+                                    : multiply_block<1, 2>(a, b, to);
   } else {
-    tiles_of(columns) == 1 ? multiply_block<2, 1>(a, b, to) : multiply_block<2, 2>(a, b, to);
+    tiles_of(columns - column) == 1 ? multiply_block<2, 1>(a, b, to)
+                                    : multiply_block<2, 2>(a, b, to);
+  }
+}
+
+// Calls use(row, column, slot) for every block of a matrix, after multiply(row, column, slot) for
+// it and for the next one: while tiles are multiplied, the processor goes on with what it has. A
+// slot, 0 or 1, is the place of a block's sums, which stays in the first-level cache.
+template <class F, class G>
+BINAURAL_INLINE void for_blocks_of(int64_t rows, int64_t columns, F&& multiply, G&& use) {
+  multiply(0, 0, 0);
+  int64_t row = 0, column = 0;
+  for (int slot = 0; row < rows; slot = 1 - slot) {
+    const bool last = column + kBlock >= columns;
+    const int64_t next_row = last ? row + kBlock : row, next_column = last ? 0 : column + kBlock;
+    if (next_row < rows) multiply(next_row, next_column, 1 - slot);
+    use(row, column, slot);
+    row = next_row;
+    column = next_column;
   }
 }
 
@@ -190,41 +216,26 @@ BINAURAL_INLINE void round_block(int64_t rows, int64_t columns, BFloat16* of_row
   }
 }
 
-// A stripe of a product: up to kBlock rows of a with all `width` columns of b, a block after the
-// other. The processor goes on while tiles are multiplied: what reads a stripe should begin late.
-inline void multiply_stripe(Left a, int64_t row, int64_t rows, Right b, int64_t width, float* to) {
-  for (int64_t c = 0; c < width; c += kBlock) {
-    multiply({a.data + row * a.stride, a.stride}, std::min(rows - row, kBlock),
-             {b.data + c / kTile * b.depth * kValues, b.depth}, std::min(width - c, kBlock),
-             to + c * kBlock);
-  }
-}
-
-// Floats of the stripes that `write_product` needs.
-inline int64_t stripe_floats(int64_t width) { return 2 * blocks(width) * kBlock * kBlock; }
-
 // Writes factor(row) · (a b) to an output of its size.
 template <class F>
-void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, float* stripes) {
-  const int64_t size = stripe_floats(to.width) / 2;
-  multiply_stripe(a, 0, to.rows, b, to.width, stripes);
-  for (int64_t first = 0; first < to.rows; first += kBlock) {
-    const float* stripe = stripes + first / kBlock % 2 * size;
-    const int64_t next = first + kBlock;
-    if (next < to.rows) {
-      multiply_stripe(a, next, to.rows, b, to.width, stripes + next / kBlock % 2 * size);
-    }
-    for (int64_t row = first; row < std::min(next, to.rows); ++row) {
-      BFloat16* p = to.data + row * to.stride;
-      const Vector scale = broadcast<float>(factor(row));
-      for (int64_t c = 0; c < to.width; c += kTile) {
-        const float* block = stripe + c / kBlock * kBlock * kBlock;
-        const Vector value = load<float>(block + (row - first) * kBlock + c % kBlock) * scale;
-        to.width - c >= kTile ? store_as<float>(p + c, value)
-                              : store_some<float>(p + c, value, to.width - c);
-      }
-    }
-  }
+void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, Sums (&blocks)[2]) {
+  for_blocks_of(
+      to.rows, to.width,
+      [&](int64_t row, int64_t column, int slot) {
+        multiply(a, row, to.rows, b, column, to.width, blocks[slot]);
+      },
+      [&](int64_t row, int64_t column, int slot) {
+        const int64_t columns = std::min(to.width - column, kBlock);
+        for (int64_t i = 0; i < std::min(to.rows - row, kBlock); ++i) {
+          BFloat16* p = to.data + (row + i) * to.stride + column;
+          const Vector scale = broadcast<float>(factor(row + i));
+          for (int64_t j = 0; j < columns; j += kTile) {
+            const Vector value = load<float>(blocks[slot] + i * kBlock + j) * scale;
+            columns - j >= kTile ? store_as<float>(p + j, value)
+                                 : store_some<float>(p + j, value, columns - j);
+          }
+        }
+      });
 }
 
 }  // namespace binaural::cross_attention::BINAURAL_ISA

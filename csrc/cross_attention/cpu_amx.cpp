@@ -3,7 +3,8 @@
 //
 // Forward and backward compute what cpu_forward.h and cpu_backward.h derive. What is multiplied is
 // rounded to bfloat16: the exponentials, in the forward not yet divided by their sums, and dS. Sums
-// are in float.
+// are in float, and those of exponentials are of the rounded ones: weights then add up to 1, and a
+// single partner's value comes back as it is.
 // Values that are subnormal count as zero.
 #include <algorithm>
 
@@ -127,7 +128,7 @@ bool forward(const Call& call, int64_t problem, void* memory) {
         round_block(std::min(n - i, kBlock), std::min(m - j, kBlock), s.of_rows + i * whole(m) + j,
                     whole(m), s.of_columns + j * whole(n) + i, whole(n),
                     [&](int64_t row, int64_t column) __attribute__((always_inline)) {
-                      const Vector e = exponential(blocks_of_s[slot], row, column);
+                      const Vector e = rounded(exponential(blocks_of_s[slot], row, column));
                       float *of_row = s.row_sums + (i + row) * kTile,
                             *of_column = s.column_sums + j + column;
                       store<float>(of_row, load<float>(of_row) + e);

@@ -174,6 +174,11 @@ inline void pack_right(const Matrix<BFloat16>& m, BFloat16* to) {
   }
 }
 
+// To bfloat16 and back.
+BINAURAL_INLINE Vector rounded(Vector v) {
+  return widen(extend(round_to(v, BFloat16{})), BFloat16{});
+}
+
 // What becomes of a value of a block: of the rows' operand, and of the columns'.
 struct Weighted {
   Vector row, column;

@@ -70,6 +70,14 @@ def test_instruction_sets_agree(isa: str, case: Case, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_single_partner_gets_no_gradient_of_rounding(isa: str, dtype: torch.dtype) -> None:
+    # Its weight is 1 whatever the similarity: what the one time step hears of the many gives all of dq.
+    call = make(Case(3, 1, 64, 2, 32, 63))
+    for name, ours, value in zip(call.names(), call.to(dtype).run("cpp"), defined(call), strict=True):
+        assert relative_error(ours, value) < 1e-2, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_low_precision_is_rounded_as_pytorch_rounds(isa: str, dtype: torch.dtype) -> None:
     # With a single partner the output is the value itself: every finite number must come back unchanged,
     # and the gradient of the one value that all queries read is the rounded sum of theirs.

@@ -221,9 +221,8 @@ bool backward(const Call& call, int64_t problem, void* memory) {
     pack_right(p.grad_o(side), s.right_grads[side]);
     const int64_t length = p.length(side);
     weights_of<float>(p.lse(side), sums.shift, length, s.weights[side]);
-    // Beyond the last one too: what a vector takes along must not become NaN.
+    // What a vector takes along beyond the last one may be infinite, and times 0 become NaN.
     std::memset(s.weights[side] + length, 0, (whole(length) - length) * sizeof(float));
-    std::memset(s.deltas[side], 0, whole(length) * sizeof(float));
     deltas_of<float>(p.grad_o(side), p.o(side), s.weights[side], s.deltas[side]);
   }
   float* lags = s.lags + n + kBlock;

@@ -291,7 +291,9 @@ bool backward(const Call& call, int64_t problem, void* memory) {
 
 bool covers(const Call& call) {
   return call.storage == Storage::kBFloat16 && call.stripes == 1 && call.shared &&
-         starts_fresh(call) && call.sides[0].length > 0 && call.sides[1].length > 0;
+         starts_fresh(call) && call.sides[0].length > 0 && call.sides[1].length > 0 &&
+         // A bias of -inf removes pairs, as a band does.
+         call.largest_bias < kSafeRange<float>;
 }
 
 int64_t forward_bytes(const Call& call) { return ForwardParts(call, nullptr).bytes; }

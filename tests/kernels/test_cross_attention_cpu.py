@@ -77,6 +77,18 @@ def test_a_single_partner_gets_no_gradient_of_rounding(isa: str, dtype: torch.dt
         assert relative_error(ours, value) < 1e-2, name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_bias_that_removes_pairs_removes_them(isa: str, dtype: torch.dtype) -> None:
+    call = make(Case(2, 20, 21, 2, 16, 16, reach=3))
+    bias = torch.randn(2, 7, dtype=torch.float64)
+    bias[:, [1, 4]] = -torch.inf
+    call.lag_bias = bias.requires_grad_()
+    *_, gradient = call.to(dtype).run("cpp")
+    assert torch.equal(gradient == 0, bias == -torch.inf)
+    for name, ours, value in zip(call.names(), call.to(dtype).run("cpp"), defined(call), strict=True):
+        assert relative_error(ours, value) < (1e-5 if dtype == torch.float32 else 1e-2), name
+
+
 def test_similarities_that_are_large_and_alike(isa: str) -> None:
     # The sums of their exponentials are just beyond the largest float.
     call = make(Case(2, 20, 21, 2, 16, 16))

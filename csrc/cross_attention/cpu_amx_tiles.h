@@ -2,7 +2,8 @@
 //
 // A tile has 16 rows of 64 bytes. The instruction multiplies a tile of 16 x 32 values, row-major,
 // with one of 32 x 16, in which the two rows of a pair are interleaved, and adds to 16 x 16 sums in
-// float. All matrices are padded to whole tiles with zeros.
+// float. Matrices are padded to whole tiles: with zeros along what is summed over, elsewhere with
+// whatever lies there, which makes sums that nobody reads.
 #pragma once
 
 #include "cross_attention/cpu_pack.h"

@@ -91,8 +91,11 @@ void fill_lags(const T* bias, int64_t reach, int64_t max_lag, int64_t heads, int
       } else if (bias != nullptr && distance <= reach) {
         value = bias[head * (2 * reach + 1) + lag + reach] * static_cast<T>(kLog2E);
         const double magnitude = value < 0 ? -value : value;
-        // Written so that NaN counts as large.
-        if (!(magnitude <= *largest_bias)) *largest_bias = magnitude;
+        // NaN counts as infinite, or the next value would take its place.
+        if (!(magnitude <= *largest_bias)) {
+          *largest_bias =
+              magnitude == magnitude ? magnitude : std::numeric_limits<double>::infinity();
+        }
       }
       *to++ = value;
     }

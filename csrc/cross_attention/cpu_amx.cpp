@@ -5,7 +5,7 @@
 // rounded to bfloat16: the exponentials, in the forward not yet divided by their sums, and dS. Sums
 // are in float, and those of exponentials are of the rounded ones: weights then add up to 1, and a
 // single partner's value comes back as it is.
-// Values that are subnormal count as zero.
+// What is subnormal counts as zero, products and sums included.
 #include <algorithm>
 
 #include "common/isa.h"
@@ -269,7 +269,11 @@ bool backward(const Call& call, int64_t problem, void* memory) {
                 const Vector of_column = load<float>(blocks_of_columns[slot] + at) *
                                              load<float>(column_weights + column) -
                                          load<float>(column_deltas + column);
-                const Vector ds = load<float>(block + at) * (of_row + of_column);
+                // Beyond the last column no NaN of the row's, where 0 is due.
+                const Vector all = load<float>(block + at) * (of_row + of_column);
+                const Vector ds = width - column >= kTile        ? all
+                                  : beyond<float>(column, width) ? Vector{}
+                                                                 : all;
                 store<float>(block + at, ds);
                 if (column == 0) fetch();
                 return Weighted{ds, ds};
@@ -292,7 +296,7 @@ bool backward(const Call& call, int64_t problem, void* memory) {
 bool covers(const Call& call) {
   return call.storage == Storage::kBFloat16 && call.stripes == 1 && call.shared &&
          starts_fresh(call) && call.sides[0].length > 0 && call.sides[1].length > 0 &&
-         // A bias of -inf removes pairs, as a band does.
+         // A bias of -inf removes pairs, as a band does; a large one may be out of reach.
          call.largest_bias < kSafeRange<float>;
 }
 

@@ -210,7 +210,9 @@ BINAURAL_INLINE void round_block(int64_t rows, int64_t columns, BFloat16* of_row
       BFloat16* to = of_rows + row * row_stride + column;
       store_as<float>(to, a.row);
       if (row + 1 < rows) store_as<float>(to + row_stride, b.row);
-      const auto both = bit_cast<Pairs>(__builtin_ia32_cvtne2ps2bf16_v32hi(b.column, a.column));
+      // The name of the builtin depends on the version of the compiler.
+      Pairs both;
+      asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(b.column), "v"(a.column));
       square[row / 2] = bit_cast<Vector>(__builtin_shufflevector(
           both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26,
           11, 27, 12, 28, 13, 29, 14, 30, 15, 31));

@@ -89,6 +89,25 @@ def test_a_bias_that_removes_pairs_removes_them(isa: str, dtype: torch.dtype) ->
         assert relative_error(ours, value) < (1e-5 if dtype == torch.float32 else 1e-2), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_reaches_no_lag_that_its_query_lacks(isa: str, dtype: torch.dtype) -> None:
+    call = make(Case(1, 20, 5, 1, 16, 16, reach=24)).to(dtype)
+    call.grads[0][0, -1] = torch.nan
+    gradient = call.run("cpp")[-1][0]
+    lags = torch.arange(-24, 25)
+    assert torch.equal(gradient.isnan(), (lags >= -19) & (lags <= -15))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_in_the_bias_of_a_head_leaves_the_others_right(isa: str, dtype: torch.dtype) -> None:
+    call = make(Case(1, 12, 12, 2, 16, 16, reach=2))
+    bias = torch.zeros(2, 5, dtype=torch.float64)
+    bias[0, 3], bias[1, 0], bias[1, 1] = 300, 0.1, torch.nan
+    call.lag_bias = bias.requires_grad_()
+    for ours, value in zip(call.to(dtype).run("cpp")[:2], defined(call)[:2], strict=True):
+        assert relative_error(ours[:, :, 0], value[:, :, 0]) < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
 def test_similarities_that_are_large_and_alike(isa: str) -> None:
     # The sums of their exponentials are just beyond the largest float.
     call = make(Case(2, 20, 21, 2, 16, 16))

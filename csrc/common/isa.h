@@ -11,6 +11,8 @@
 //      BINAURAL_AVX512 if that is what vectors of 64 bytes are compiled to, and
 //      BINAURAL_AVX512_BF16 if they may be converted by instructions too;
 //   4. includes `cpu_table.h`, which includes the kernel and defines the table of its functions.
+// Kernels for the tile registers of AMX are written for these alone, in `cpu_amx.cpp`, which does
+// the first three.
 #pragma once
 
 #include <cstddef>

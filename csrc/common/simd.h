@@ -134,6 +134,12 @@ BINAURAL_INLINE T total(Vec<T> v) {
   }
 }
 
+// What lies a lane to the left of each lane of `here`, of which `left` is the neighbour.
+template <class T, int... kLane>
+BINAURAL_INLINE Vec<T> left_of(Vec<T> left, Vec<T> here, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(left, here, (kLanes<T> - 1 + kLane)...);
+}
+
 // 0, 1, 2, ... in the lanes.
 template <class T>
 BINAURAL_INLINE Ints<T> lane_numbers() {

@@ -22,6 +22,14 @@ const Kernels& kernels(ScalarType dtype) {
   return dtype == ScalarType::Double ? best_kernels().dual : best_kernels().single;
 }
 
+// The tile kernels, or null where the processor has no AMX, or they do not cover the call.
+const TileKernels* tile_kernels([[maybe_unused]] const Call& call) {
+#if defined(BINAURAL_TILES)
+  if (isa() == Isa::kAmx && kernels_amx.covers(call)) return &kernels_amx;
+#endif
+  return nullptr;
+}
+
 Storage storage_of(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Float:

@@ -50,6 +50,11 @@ int64_t whole(int64_t length) { return blocks(length) * kBlock; }
 // Values of an operand: of `length` rows and `width` columns, all padded.
 int64_t values(int64_t length, int64_t width) { return whole(length) * whole(width); }
 
+// v, and 0 in the lanes at or beyond `columns`, counted from `column`.
+BINAURAL_INLINE Vector only_columns(Vector v, int64_t column, int64_t columns) {
+  return columns - column >= kTile ? v : beyond<float>(column, columns) ? Vector{} : v;
+}
+
 // The similarity in units of log2, times 2 to its power less `shift`; 0 beyond the last column.
 struct Exponential {
   float scale, shift;
@@ -60,7 +65,7 @@ struct Exponential {
     const Vector addend =
         lags == nullptr ? broadcast<float>(-shift) : load<float>(lags + column - row) - shift;
     const Vector e = exp2<float>(load<float>(block + row * kBlock + column) * scale + addend);
-    return columns - column >= kTile ? e : beyond<float>(column, columns) ? Vector{} : e;
+    return only_columns(e, column, columns);
   }
 };
 
@@ -96,7 +101,7 @@ struct ForwardParts {
 // 1 / sums, and the logarithms of sums.
 void divide(const float* sums, int64_t count, float* inverse, float* lse) {
   for (int64_t i = 0; i < count; i += kTile) {
-    const int64_t left = count - i < kTile ? count - i : kTile;
+    const int64_t left = std::min(count - i, kTile);
     const Vector total = load_some<float>(sums + i, left);
     store_some<float>(inverse + i, 1.0f / total, left);
     store_some<float>(lse + i, logarithm<float>(total), left);
@@ -188,13 +193,9 @@ void add_diagonals(const float* block, int64_t rows, int tiles, float* total) {
   // The sum by lag of row 0 moves on by a lane with each row, to stay over its lag.
   constexpr auto kAll = std::make_integer_sequence<int, kTile>{};
   Vector sums[4]{};
-  const auto moved = [&]<int... kLane>(Vector below, Vector here,
-                                       std::integer_sequence<int, kLane...>) {
-    return __builtin_shufflevector(below, here, (kTile - 1 + kLane)...);
-  };
   for (int64_t row = 0; row < rows; ++row) {
-    for (int i = 3; i > 0; --i) sums[i] = moved(sums[i - 1], sums[i], kAll);
-    sums[0] = moved(Vector{}, sums[0], kAll);
+    for (int i = 3; i > 0; --i) sums[i] = left_of<float>(sums[i - 1], sums[i], kAll);
+    sums[0] = left_of<float>(Vector{}, sums[0], kAll);
     sums[0] += load<float>(block + row * kBlock);
     if (tiles > 1) sums[1] += load<float>(block + row * kBlock + kTile);
   }
@@ -269,11 +270,9 @@ bool backward(const Call& call, int64_t problem, void* memory) {
                 const Vector of_column = load<float>(blocks_of_columns[slot] + at) *
                                              load<float>(column_weights + column) -
                                          load<float>(column_deltas + column);
-                // Beyond the last column no NaN of the row's, where 0 is due.
-                const Vector all = load<float>(block + at) * (of_row + of_column);
-                const Vector ds = width - column >= kTile        ? all
-                                  : beyond<float>(column, width) ? Vector{}
-                                                                 : all;
+                // E is 0 beyond the last column, but what it is multiplied with may be NaN.
+                const Vector ds =
+                    only_columns(load<float>(block + at) * (of_row + of_column), column, width);
                 store<float>(block + at, ds);
                 if (column == 0) fetch();
                 return Weighted{ds, ds};

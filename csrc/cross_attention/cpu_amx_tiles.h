@@ -151,10 +151,10 @@ inline void pack_right_transposed(const Matrix<BFloat16>& m, BFloat16* to) {
   }
 }
 
-template <int... kLane>
-BINAURAL_INLINE Pairs interleave(Pairs a, Pairs b, int from, std::integer_sequence<int, kLane...>) {
-  return from == 0 ? __builtin_shufflevector(a, b, (kLane / 2 + kLane % 2 * 32)...)
-                   : __builtin_shufflevector(a, b, (16 + kLane / 2 + kLane % 2 * 32)...);
+// The first values of a and b by turns, or from kFirst on.
+template <int kFirst, int... kLane>
+BINAURAL_INLINE Pairs interleave(Pairs a, Pairs b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * 32)...);
 }
 
 // As it is: the right operand of a product over the rows of m.
@@ -163,11 +163,11 @@ inline void pack_right(const Matrix<BFloat16>& m, BFloat16* to) {
   const int64_t depth = blocks(m.rows);
   for (int64_t c = 0; c < m.width; c += kDepth) {
     for (int64_t row = 0; row < depth * kDepth; row += 2) {
-      const auto values = [&](int64_t at) __attribute__((always_inline)) {
+      const auto row_of = [&](int64_t at) __attribute__((always_inline)) {
         return at < m.rows ? load_values(m.data + at * m.stride + c, m.width - c) : Pairs{};
       };
-      const Pairs a = values(row), b = values(row + 1);
-      const Pairs low = interleave(a, b, 0, kAll), high = interleave(a, b, 16, kAll);
+      const Pairs a = row_of(row), b = row_of(row + 1);
+      const Pairs low = interleave<0>(a, b, kAll), high = interleave<kTile>(a, b, kAll);
       BFloat16* at = to + (c / kTile * depth + row / kDepth) * kValues + row % kDepth * kTile;
       std::memcpy(at, &low, sizeof(low));
       std::memcpy(at + depth * kValues, &high, sizeof(high));
@@ -226,11 +226,11 @@ BINAURAL_INLINE void round_block(int64_t rows, int64_t columns, BFloat16* of_row
 
 // Writes factor(row) · (a b) to an output of its size.
 template <class F>
-void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, Sums (&blocks)[2]) {
+void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, Sums (&sums)[2]) {
   for_blocks_of(
       to.rows, to.width,
       [&](int64_t row, int64_t column, int slot) {
-        multiply(a, row, to.rows, b, column, to.width, blocks[slot]);
+        multiply(a, row, to.rows, b, column, to.width, sums[slot]);
       },
       [&](int64_t row, int64_t column, int slot) {
         const int64_t columns = std::min(to.width - column, kBlock);
@@ -238,7 +238,7 @@ void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, Sums
           BFloat16* p = to.data + (row + i) * to.stride + column;
           const Vector scale = broadcast<float>(factor(row + i));
           for (int64_t j = 0; j < columns; j += kTile) {
-            const Vector value = load<float>(blocks[slot] + i * kBlock + j) * scale;
+            const Vector value = load<float>(sums[slot] + i * kBlock + j) * scale;
             columns - j >= kTile ? store_as<float>(p + j, value)
                                  : store_some<float>(p + j, value, columns - j);
           }

@@ -100,13 +100,8 @@ struct TileKernels {
   void (*close)(const TileRegisters& before);
 };
 
-// The tile kernels, or null where the processor has no AMX, or they do not cover the call.
-inline const TileKernels* tile_kernels([[maybe_unused]] const Call& call) {
 #if defined(BINAURAL_TILES)
-  extern const TileKernels kernels_amx;
-  if (isa() == Isa::kAmx && kernels_amx.covers(call)) return &kernels_amx;
+extern const TileKernels kernels_amx;
 #endif
-  return nullptr;
-}
 
 }  // namespace binaural::cross_attention

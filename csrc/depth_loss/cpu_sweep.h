@@ -42,10 +42,6 @@ BINAURAL_INLINE Vec<T> with_sign(Vec<T> weight, Vec<T> x) {
 }
 
 template <class T, int... kLane>
-BINAURAL_INLINE Vec<T> left_of(Vec<T> left, Vec<T> here, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(left, here, (kLanes<T> - 1 + kLane)...);
-}
-template <class T, int... kLane>
 BINAURAL_INLINE Vec<T> right_of(Vec<T> here, Vec<T> right, std::integer_sequence<int, kLane...>) {
   return __builtin_shufflevector(here, right, (1 + kLane)...);
 }

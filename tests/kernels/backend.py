@@ -34,6 +34,9 @@ class EmulatedCuda(Backend):
         """The fixture `emulator` skips where its sources cannot be compiled."""
 
 
+# That all CPU kernels are compiled for.
+INSTRUCTION_SETS = ["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"]
+
 # A backend runs every suite by standing here.
 BACKENDS = [
     pytest.param(Backend("cpp", "cpu"), id="cpp"),

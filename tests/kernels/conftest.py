@@ -8,7 +8,7 @@ import cross_attention_emulated
 import depth_loss_emulated
 import pytest
 import torch
-from backend import BACKENDS, Backend, EmulatedCuda
+from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda
 from guarded import Outputs
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def force_isa() -> Iterator[Callable[[str], None]]:
     library.binaural_force_isa(b"")
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"])
+@pytest.fixture(params=INSTRUCTION_SETS)
 def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str:
     """Runs the kernels of one instruction set, where the processor has it."""
     force_isa(request.param)

@@ -390,14 +390,66 @@ BINAURAL_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, k
   b = high;
 }
 
-template <class T, int kStep = kLanes<T> / 2>
-BINAURAL_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
-  for (int i = 0; i < kLanes<T>; ++i) {
+// Of fewer vectors, each square of as many of their lanes by itself.
+template <class T, int kRows, int kStep = kRows / 2>
+BINAURAL_INLINE void transpose(Vec<T> (&rows)[kRows]) {
+  for (int i = 0; i < kRows; ++i) {
     if ((i & kStep) == 0) {
       exchange<T, kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kLanes<T>>{});
     }
   }
-  if constexpr (kStep > 1) transpose<T, kStep / 2>(rows);
+  if constexpr (kStep > 1) transpose<T, kRows, kStep / 2>(rows);
+}
+
+#if defined(BINAURAL_AVX512)
+// Four numbers in each of those quarters that `lanes` names, the rest as it is in `others`.
+BINAURAL_INLINE Vec<float> load_four(const float* p, int lanes, Vec<float> others) {
+  typedef float Four __attribute__((vector_size(16)));
+  Four four;
+  std::memcpy(&four, p, sizeof(four));
+  return __builtin_ia32_broadcastf32x4_512(four, others, lanes);
+}
+#endif
+
+// kLanes<T> rows of as many numbers, `stride` apart, transposed.
+template <class T, class Storage>
+BINAURAL_INLINE void load_transposed(const Storage* p, int64_t stride,
+                                     Vec<T> (&columns)[kLanes<T>]) {
+#if defined(BINAURAL_AVX512)
+  if constexpr (std::is_same_v<Storage, float> && std::is_same_v<T, float>) {
+    // Loading does half of it: a vector takes four numbers of every fourth row.
+#pragma GCC unroll 4
+    for (int column = 0; column < kLanes<T>; column += 4) {
+      Vec<T> fours[4];
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) {
+        const T* at = p + row * stride + column;
+        fours[row] = load_four(at, 0xffff, Vec<T>{});
+#pragma GCC unroll 4
+        for (int quarter = 1; quarter < 4; ++quarter) {
+          fours[row] = load_four(at + 4 * quarter * stride, 0xf << 4 * quarter, fours[row]);
+        }
+      }
+      transpose<T, 4>(fours);
+      for (int i = 0; i < 4; ++i) columns[column + i] = fours[i];
+    }
+    return;
+  }
+#endif
+  for (int i = 0; i < kLanes<T>; ++i) columns[i] = load_as<T>(p + i * stride);
+  transpose<T>(columns);
+}
+
+// The sum of each vector's lanes: that of the i-th in lane i.
+template <class T, int kStep = kLanes<T> / 2>
+BINAURAL_INLINE Vec<T> sum_lanes(Vec<T> (&rows)[kLanes<T>]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kStep; ++i) {
+    exchange<T, kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kLanes<T>>{});
+    rows[i] += rows[i + kStep];
+  }
+  if constexpr (kStep > 1) return sum_lanes<T, kStep / 2>(rows);
+  return rows[0];
 }
 
 }  // namespace BINAURAL_ISA

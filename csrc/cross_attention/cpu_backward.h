@@ -59,8 +59,8 @@ struct BackwardScratch {
   T *row_weights, *column_weights;  // a, b
   T *row_deltas, *column_deltas;    // a δ, b δ
   T* row_shifts;
-  T* block;  // [kBlockRows, kBlockColumns]
-  T* lags;   // [kBlockRows + kBlockColumns + a vector]
+  T* block;  // [rows, columns] of a block
+  T* lags;   // [kMostBlockRows + kMostBlockColumns + a vector]
   int64_t bytes;
 
   BackwardScratch(const Call& call, void* memory) {
@@ -72,8 +72,8 @@ struct BackwardScratch {
     for (T** piece : {&row_weights, &column_weights, &row_deltas, &column_deltas, &row_shifts}) {
       *piece = arena.take<T>(kStripe + kPanel<T>);
     }
-    block = arena.take<T>(kBlockRows * kBlockColumns);
-    lags = arena.take<T>(kBlockRows + kBlockColumns + kLanes<T>);
+    block = arena.take<T>(kBlockSize);
+    lags = arena.take<T>(kMostBlockRows + kMostBlockColumns + kLanes<T>);
     bytes = arena.used();
   }
 };
@@ -128,7 +128,7 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
   state.header->shift = sums.shift;
   // Where each direction goes by itself, both add to the gradients of a shared similarity.
   state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
-  state.header->direct = state.header->fresh && fits_a_block<T>(call);
+  state.header->direct = state.header->fresh && holds_vectors<T>(call);
   if (state.header->fresh) return;
   for (int side = 0; side < 2; ++side) {
     const int64_t length = call.sides[side].length;
@@ -166,7 +166,8 @@ void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, const T* weights, T*
 // end.
 template <class T, bool kBoth>
 struct TimesExponentials {
-  T* block;  // [rows, kBlockColumns], E before and dS after
+  T* block;  // [rows, stride], E before and dS after
+  int64_t stride;
   const T* row_deltas;
   const T* column_deltas;
 
@@ -180,7 +181,7 @@ struct TimesExponentials {
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      T* at = block + (row + i) * kBlockColumns + column + v * kLanes<T>;
+      T* at = block + (row + i) * stride + column + v * kLanes<T>;
       store<T>(at, load<T>(at) * acc[i][v]);
     });
   }
@@ -189,11 +190,12 @@ struct TimesExponentials {
 // Adds the diagonals of a block of dS [height, width] to `total`, by column − row; mirrored if the
 // block is that of the other direction.
 template <class T>
-void add_lags(const T* block, int64_t height, int64_t width, bool mirrored, T* scratch, T* total) {
-  std::memset(scratch, 0, (kBlockRows + kBlockColumns + kLanes<T>)*sizeof(T));
+void add_lags(const T* block, int64_t stride, int64_t height, int64_t width, bool mirrored,
+              T* scratch, T* total) {
+  std::memset(scratch, 0, (kMostBlockRows + kMostBlockColumns + kLanes<T>)*sizeof(T));
   for (int64_t row = 0; row < height; ++row) {
     T* to = scratch + height - 1 - row;
-    const T* from = block + row * kBlockColumns;
+    const T* from = block + row * stride;
     int64_t j = 0;
     for (; j + kLanes<T> <= width; j += kLanes<T>)
       store<T>(to + j, load<T>(to + j) + load<T>(from + j));
@@ -265,6 +267,7 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
   const bool fresh = state.header->fresh;
   const Block block = largest_block(rows, columns);
+  const int64_t stride = block_within(columns.size).columns;
   Prefetcher fetch = prefetch<T>(
       call, problem, true,
       blocks_of(rows, columns) *
@@ -289,24 +292,25 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
     multiply<T, false>(s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
-                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block}, fetch);
-    multiply<T, true>(s.block, kBlockColumns, width, s.row_grads, rows.size, i, height, dv,
+                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride}, fetch);
+    multiply<T, true>(s.block, stride, width, s.row_grads, rows.size, i, height, dv,
                       add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {
-      multiply<T, false>(s.block, kBlockColumns, height, s.column_grads, columns.size, j, width, dv,
+      multiply<T, false>(s.block, stride, height, s.column_grads, columns.size, j, width, dv,
                          add_to(dv_rows, i, j == 0), fetch);
     }
-    multiply<T, false>(s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth,
-                       0, depth, padded<T>(width),
-                       TimesExponentials<T, kBoth>{s.block, s.row_deltas + i, s.column_deltas + j},
-                       fetch);
+    multiply<T, false>(
+        s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth, 0, depth,
+        padded<T>(width),
+        TimesExponentials<T, kBoth>{s.block, stride, s.row_deltas + i, s.column_deltas + j}, fetch);
     if (tile_lags != nullptr) {
       const int64_t lag = pass.row_side == 0 ? j - i : i - j;
-      add_lags<T>(s.block, height, width, pass.row_side != 0, s.lags, tile_lags + kStripe + lag);
+      add_lags<T>(s.block, stride, height, width, pass.row_side != 0, s.lags,
+                  tile_lags + kStripe + lag);
     }
-    multiply<T, false>(s.block, kBlockColumns, height, s.column_panels, columns.size, j, width, d,
+    multiply<T, false>(s.block, stride, height, s.column_panels, columns.size, j, width, d,
                        add_to(d_rows, i, j == 0), fetch);
-    multiply<T, true>(s.block, kBlockColumns, width, s.row_panels, rows.size, i, height, d,
+    multiply<T, true>(s.block, stride, width, s.row_panels, rows.size, i, height, d,
                       add_to(d_columns, j, i == 0), fetch);
   });
 }

@@ -13,8 +13,7 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 template <class T>
 struct ForwardState {
   struct Header {
-    bool apart;   // each direction by itself
-    bool direct;  // results go to the outputs, not to the accumulators
+    bool apart;  // each direction by itself
   };
   Header* header;
   struct {
@@ -42,8 +41,8 @@ struct ForwardScratch {
   T* columns;        // its partner, transposed
   T* column_values;  // [kStripe, padded(dv)]
   T* row_values;     // [kStripe, padded(dv)]
-  T* block;          // [kBlockRows, kBlockColumns]
-  T* row_sums;       // [kBlockRows, lanes]
+  T* block;          // [rows, columns] of a block
+  T* row_sums;       // [kMostBlockRows, lanes]
   int64_t bytes;
 
   ForwardScratch(const Call& call, void* memory) {
@@ -52,11 +51,22 @@ struct ForwardScratch {
     columns = arena.take<T>(kStripe * padded<T>(call.d));
     column_values = arena.take<T>(kStripe * padded<T>(call.dv));
     row_values = arena.take<T>(kStripe * padded<T>(call.dv));
-    block = arena.take<T>(kBlockRows * kBlockColumns);
-    row_sums = arena.take<T>(kBlockRows * kLanes<T>);
+    block = arena.take<T>(kBlockSize);
+    row_sums = arena.take<T>(kMostBlockRows * kLanes<T>);
     bytes = arena.used();
   }
 };
+
+// Whether one block holds all partners of a query of that side, so that its result is divided and
+// goes to the output at once.
+template <class T>
+bool direct(const Call& call, bool apart, int side) {
+  if (!starts_fresh(call) || !holds_vectors<T>(call)) return false;
+  const bool rows = apart || side == both_directions(call).row_side;
+  const int64_t own = call.sides[side].length, other = call.sides[1 - side].length;
+  const Block block = block_within(rows ? other : own);
+  return rows ? other <= block.columns : own <= block.columns && other <= block.rows;
+}
 
 template <class T>
 int64_t forward_state_bytes(const Call& call) {
@@ -96,7 +106,6 @@ bool forward_prepare(const Call& call, int64_t problem, void* memory) {
     std::memset(state.sides[side].shifts, 0, length * sizeof(T));
   }
   state.header->apart = !call.shared;
-  state.header->direct = fits_a_block<T>(call);
   if (call.shared)
     return largest_similarity<T>(call, both_directions(call), problem) < kSafeRange<T>;
   return largest_similarity<T>(call, one_direction(call, 0), problem) < kSafeRange<T> &&
@@ -131,8 +140,8 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
     const Range columns = stripe_of(pass.columns, other);
     pack_match<T>(call, pass, problem, rows, columns, s.rows, s.columns);
     for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
-      const T zeros[kBlockRows]{};
-      for (int64_t l = 0; l < kBlockRows * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
+      const T zeros[kMostBlockRows]{};
+      for (int64_t l = 0; l < height * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
       const T* lags = lags_at<T>(call, problem, side, rows.begin + i, columns.begin + j);
       Prefetcher nothing;
       const auto run = [&](auto with_lags) {
@@ -208,7 +217,10 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
     }
   });
   const bool fresh = starts_fresh(call);
+  const bool rows_direct = direct<T>(call, !kBoth, pass.row_side),
+             columns_direct = direct<T>(call, !kBoth, 1 - pass.row_side);
   const Block block = largest_block(rows, columns);
+  const int64_t stride = block_within(columns.size).columns;
   Prefetcher fetch = prefetch<T>(
       call, problem, false,
       blocks_of(rows, columns) * (steps_of<T>(block.rows, block.columns, call.d) +
@@ -218,12 +230,13 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const int64_t row = rows.begin + i, column = columns.begin + j;
-    std::memset(s.row_sums, 0, kBlockRows * kLanes<T> * sizeof(T));
+    std::memset(s.row_sums, 0, height * kLanes<T> * sizeof(T));
     multiply<T, false>(
         s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
         SummedExponentials<T, kLags, kBoth>{
             {{of_rows.shifts + row, lags_at<T>(call, problem, pass.row_side, row, column)},
-             s.block},
+             s.block,
+             stride},
             width,
             s.row_sums,
             of_columns.sums + column},
@@ -240,26 +253,30 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
             for (int64_t lane = 0; k + lane < height; ++lane) at[lane] += sums[lane];
           }
         });
-    if (state.header->direct) {
-      T inverse[kBlockRows];
-      const auto of_side = [&](int side, Range range) {
-        divide_sums(call, problem, state, side, range, inverse);
-        const Rows<T> o = output_rows<T>(call, call.sides[side].o, problem);
-        return ScaleTo<T>{o.data, o.stride, inverse};
-      };
-      multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width,
-                         dv, of_side(pass.row_side, rows), fetch);
-      if (kBoth) {
-        multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
-                          of_side(1 - pass.row_side, columns), fetch);
-      }
-      return;
+    T inverse[kMostBlockColumns];
+    const auto divided = [&](int side, Range range) {
+      divide_sums(call, problem, state, side, range, inverse);
+      const Rows<T> o = output_rows<T>(call, call.sides[side].o, problem);
+      return ScaleTo<T>{o.data + range.begin * o.stride, o.stride, inverse};
+    };
+    const auto read_columns = [&](const auto& epilogue) {
+      multiply<T, false>(s.block, stride, height, s.column_values, columns.size, j, width, dv,
+                         epilogue, fetch);
+    };
+    if (rows_direct) {
+      read_columns(divided(pass.row_side, {row, height}));
+    } else {
+      read_columns(AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0});
     }
-    multiply<T, false>(s.block, kBlockColumns, height, s.column_values, columns.size, j, width, dv,
-                       AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0}, fetch);
-    if (kBoth) {
-      multiply<T, true>(s.block, kBlockColumns, width, s.row_values, rows.size, i, height, dv,
-                        AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0}, fetch);
+    if (!kBoth) return;
+    const auto read_rows = [&](const auto& epilogue) {
+      multiply<T, true>(s.block, stride, width, s.row_values, rows.size, i, height, dv, epilogue,
+                        fetch);
+    };
+    if (columns_direct) {
+      read_rows(divided(1 - pass.row_side, {column, width}));
+    } else {
+      read_rows(AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0});
     }
   });
 }
@@ -287,7 +304,7 @@ void forward_tile(const Call& call, int64_t problem, void* memory, int64_t row_s
 template <class T>
 void forward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
   const ForwardState<T> state(call, memory);
-  if (state.header->direct) return;
+  if (direct<T>(call, state.header->apart, side)) return;
   const Range rows = stripe_of(call.sides[side], stripe);
   const auto& own = state.sides[side];
   T inverse[kStripe];

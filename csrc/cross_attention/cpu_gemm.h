@@ -13,9 +13,10 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 using namespace binaural::BINAURAL_ISA;
 
 // Accumulators of one register tile: rows x vectors. 12 of the 16 registers of AVX2, 24 of the 32
-// of AVX-512.
+// of AVX-512. A tile of one vector may have more rows.
 constexpr int kTileVectors = 2;
 constexpr int kTileRows = BINAURAL_TILE_ROWS;
+constexpr int kNarrowTileRows = kTileRows * 4 / 3;
 
 template <class T>
 constexpr int64_t kPanel = kTileVectors * kLanes<T>;
@@ -68,10 +69,18 @@ BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const
    ...);
 }
 
+// How many tiles, of so many vectors, the rows are cut into.
+constexpr int64_t tiles_of(int64_t rows, int64_t vectors) {
+  const int64_t most = vectors == kTileVectors ? kTileRows : kNarrowTileRows;
+  return (rows + most - 1) / most;
+}
+
 // How often a product of that size calls `between`.
 template <class T>
 constexpr int64_t steps_of(int64_t rows, int64_t width, int64_t depth) {
-  return (rows + kTileRows - 1) / kTileRows * ((width + kPanel<T> - 1) / kPanel<T>)*(depth / kStep);
+  const int64_t tiles = width / kPanel<T> * tiles_of(rows, kTileVectors) +
+                        (width % kPanel<T> == 0 ? 0 : tiles_of(rows, 1));
+  return tiles * (depth / kStep);
 }
 
 // A [rows, depth] times rows k0 .. k0 + depth of a right operand [panel_depth, width] packed in
@@ -83,23 +92,24 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
               int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue,
               Between& between) {
   if (rows <= 0 || depth <= 0) return;
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t column = 0; column < width; column += kPanel<T>) {
     const int64_t vectors =
         width - column < kPanel<T> ? (width - column) / kLanes<T> : kTileVectors;
     const T* b = panels + column * panel_depth + k0 * vectors * kLanes<T>;
+    const int64_t tiles = tiles_of(rows, vectors);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       // Tiles of nearly equal height: a short last one would leave the arithmetic units waiting.
       const int64_t row = rows * tile / tiles;
       const int height = static_cast<int>(rows * (tile + 1) / tiles - row);
       const T* at = a + (kTransposed ? row : row * a_stride);
-      constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>{};
       if (vectors == kTileVectors) {
         multiply_rows<T, kTransposed, kTileVectors>(height, at, a_stride, b, depth, row, column,
-                                                    epilogue, between, kHeights);
+                                                    epilogue, between,
+                                                    std::make_integer_sequence<int, kTileRows>{});
       } else {
         multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, depth, row, column, epilogue,
-                                         between, kHeights);
+                                         between,
+                                         std::make_integer_sequence<int, kNarrowTileRows>{});
       }
     }
   }

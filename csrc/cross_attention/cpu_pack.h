@@ -104,15 +104,17 @@ void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t pane
     }
     for (int64_t c = 0; c < m.width; c += kCount) {
       Vec<T> square[kCount];
-      for (int i = 0; i < kCount; ++i) {
-        const S* p = m.data + (row + i) * m.stride + c;
-        if (row + i >= m.rows) {
-          square[i] = Vec<T>{};
-        } else {
-          square[i] = c + kCount <= m.width ? load_as<T>(p) : load_some<T>(p, m.width - c);
+      const S* p = m.data + row * m.stride + c;
+      const int64_t rows = m.rows - row, width = m.width - c;
+      if (rows >= kCount && width >= kCount) {
+        load_transposed<T>(p, m.stride, square);
+      } else {
+        const int64_t count = width < kCount ? width : kCount;
+        for (int64_t i = 0; i < kCount; ++i) {
+          square[i] = i < rows ? load_some<T>(p + i * m.stride, count) : Vec<T>{};
         }
+        transpose<T>(square);
       }
-      transpose<T>(square);
       for (int i = 0; i < kCount; ++i) store<T>(at + (c + i) * panel_width, square[i] * factor);
     }
   }
@@ -141,11 +143,7 @@ BINAURAL_INLINE void for_row_sums(int64_t rows, F&& f, G&& done) {
     // Beyond the last row, the last once more.
 #pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i) square[i] = f(row + i < rows ? row + i : rows - 1);
-    transpose<T>(square);
-    Vec<T> sums = square[0];
-#pragma GCC unroll 16
-    for (int i = 1; i < kCount; ++i) sums += square[i];
-    done(row, sums);
+    done(row, sum_lanes<T>(square));
   }
 }
 

@@ -6,8 +6,20 @@
 namespace binaural::cross_attention::BINAURAL_ISA {
 
 // A block of the similarity matrix stays in the first-level cache while every product reads it.
-constexpr int64_t kBlockRows = 32;
-constexpr int64_t kBlockColumns = 128;
+constexpr int64_t kBlockSize = 4096;
+constexpr int64_t kMostBlockRows = 64;
+constexpr int64_t kMostBlockColumns = 128;
+struct Block {
+  int64_t rows, columns;
+};
+
+// The largest block where the matrix has that many columns. The fewer they are, the more rows fit,
+// and the fewer blocks add to one result.
+inline Block block_within(int64_t columns) {
+  return columns <= kBlockSize / kMostBlockRows
+             ? Block{kMostBlockRows, kBlockSize / kMostBlockRows}
+             : Block{kBlockSize / kMostBlockColumns, kMostBlockColumns};
+}
 
 template <class T>
 constexpr T kInfinity = static_cast<T>(__builtin_inf());
@@ -55,16 +67,17 @@ inline Range stripe_of(const Side& side, int64_t stripe) {
 // corner, that has a pair within max_lag. Columns start at a panel.
 template <class T, class F>
 BINAURAL_INLINE void for_blocks(const Call& call, Range rows, Range columns, F&& f) {
-  for (int64_t i = 0; i < rows.size; i += kBlockRows) {
-    const int64_t count = rows.size - i < kBlockRows ? rows.size - i : kBlockRows;
+  const Block block = block_within(columns.size);
+  for (int64_t i = 0; i < rows.size; i += block.rows) {
+    const int64_t count = rows.size - i < block.rows ? rows.size - i : block.rows;
     // The columns that any of these rows may match.
     const int64_t row = rows.begin + i - columns.begin;
     int64_t first = row - call.max_lag, end = row + count + call.max_lag;
     first = first < 0 ? 0 : first / kPanel<T> * kPanel<T>;
     end = (end + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
     end = end < columns.size ? end : columns.size;
-    for (int64_t j = first; j < end; j += kBlockColumns) {
-      f(i, count, j, end - j < kBlockColumns ? end - j : kBlockColumns);
+    for (int64_t j = first; j < end; j += block.columns) {
+      f(i, count, j, end - j < block.columns ? end - j : block.columns);
     }
   }
 }
@@ -75,16 +88,12 @@ inline bool starts_fresh(const Call& call) {
   return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
 }
 
-// Whether one block is the whole problem, and its results can go to where they belong at once:
-// there they are rows of whole vectors, of the type that is computed in.
+// Whether results can go to where they belong at once, without accumulators of their own: there
+// they are rows of whole vectors, of the type that is computed in.
 template <class T>
-bool fits_a_block(const Call& call) {
+bool holds_vectors(const Call& call) {
   constexpr Storage kWide = std::is_same_v<T, float> ? Storage::kFloat32 : Storage::kFloat64;
-  for (const Side& side : call.sides) {
-    if (side.length == 0 || side.length > kBlockRows) return false;
-  }
-  return starts_fresh(call) && call.storage == kWide && call.d % kLanes<T> == 0 &&
-         call.dv % kLanes<T> == 0;
+  return call.storage == kWide && call.d % kLanes<T> == 0 && call.dv % kLanes<T> == 0;
 }
 
 // Rows of results: of accumulators, or of an output.
@@ -134,16 +143,15 @@ Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t st
 }
 
 // The largest block of these rows and columns, and how many for_blocks makes at most.
-struct Block {
-  int64_t rows, columns;
-};
 inline Block largest_block(Range rows, Range columns) {
-  return {rows.size < kBlockRows ? rows.size : kBlockRows,
-          columns.size < kBlockColumns ? columns.size : kBlockColumns};
+  const Block block = block_within(columns.size);
+  return {rows.size < block.rows ? rows.size : block.rows,
+          columns.size < block.columns ? columns.size : block.columns};
 }
 inline int64_t blocks_of(Range rows, Range columns) {
-  return ((rows.size + kBlockRows - 1) / kBlockRows) *
-         ((columns.size + kBlockColumns - 1) / kBlockColumns);
+  const Block block = block_within(columns.size);
+  return ((rows.size + block.rows - 1) / block.rows) *
+         ((columns.size + block.columns - 1) / block.columns);
 }
 
 // By lag, from the lag of row 0 and column 0 on; null where every lag is alike.
@@ -181,7 +189,8 @@ struct Similarity {
 // Stores 2^S, exactly 0 where a pair may not match.
 template <class T, bool kLags>
 struct Exponentials : Similarity<T, kLags> {
-  T* to;  // [rows, kBlockColumns]
+  T* to;  // [rows, stride]
+  int64_t stride;
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
@@ -189,7 +198,7 @@ struct Exponentials : Similarity<T, kLags> {
       Vec<T> e = exp2<T>(acc[i][v]);
       if (kLags) e = acc[i][v] == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
       acc[i][v] = e;
-      store<T>(to + (row + i) * kBlockColumns + column + v * kLanes<T>, e);
+      store<T>(to + (row + i) * stride + column + v * kLanes<T>, e);
     });
   }
 };

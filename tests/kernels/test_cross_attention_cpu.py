@@ -21,8 +21,12 @@ CASES = [
         Case(1, 300, 270, 2, 8, 8, size=8.0).both(),
         # of one block, whose results need no accumulators
         Case(3, 16, 30, 2, 16, 48).both(),
-        Case(2, 32, 19, 2, 64, 32, reach=4).both(),
+        Case(2, 64, 51, 2, 64, 32, reach=4).both(),
         Case(2, 17, 32, 2, 16, 16, size=8.0).both(),
+        # several blocks of rows, of few columns and of many: the rows' results need none
+        Case(2, 140, 60, 2, 16, 32, reach=4).both(),
+        Case(1, 100, 128, 2, 32, 48).both(),
+        Case(1, 140, 70, 2, 16, 16, size=8.0).both(),
         # the longest that are not cut into stripes
         Case(1, 256, 200, 2, 40, 72, reach=9).both(),
     )

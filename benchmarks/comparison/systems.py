@@ -40,7 +40,7 @@ _FRONT_ENDS = {
     "waveform": ("waveform",),
 }
 _BINAURAL = ("--model", "binaural")
-_LEAN = (*_BINAURAL, "--ear_width", "0.63")
+_LEAN = (*_BINAURAL, "--ear_width", "0.375")
 _UNET = ("--model", "unet")
 SYSTEMS: dict[str, System] = {
     "binaural": System(_BINAURAL),

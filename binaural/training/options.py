@@ -166,8 +166,13 @@ def make_parser() -> argparse.ArgumentParser:
         "time steps beyond which echoes never match; attention has no limit and a cost volume 4 if not given",
         type=natural,
     )
-    add(model, "--ear_width", "width of an ear's encoder relative to the U-Net's; at 0.63 the two need no "
-        "more arithmetic than one", type=positive)  # fmt: skip
+    add(
+        model,
+        "--ear_width",
+        "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than "
+        "one, at 0.375 they make up for the time of fusion and attention",
+        type=positive,
+    )
     add(
         model,
         "--symmetric",

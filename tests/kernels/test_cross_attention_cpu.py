@@ -1,6 +1,9 @@
 """What is special to the CPU kernels of cross-attention: threads, instruction sets, memory."""
 
+import ctypes
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +175,42 @@ def test_tiles_are_multiplied_where_there_are_any(force_isa: Callable[[str], Non
     in_tiles = half.run("cpp")
     force_isa("avx512_bf16")
     assert all(map(torch.equal, half.run("cpp"), in_tiles))
+
+
+TILE_LAYOUT = """
+struct __attribute__((aligned(64))) Layout { unsigned char bytes[64]; };
+void set(const struct Layout* to) { __asm__ volatile("ldtilecfg %0" ::"m"(*to)); }
+void get(struct Layout* to) { __asm__ volatile("sttilecfg %0" : "=m"(*to)); }
+"""
+
+
+@pytest.mark.parametrize("rows", [5, 0], ids=["laid-out", "released"])
+def test_a_thread_gets_its_tile_layout_back(
+    force_isa: Callable[[str], None], tmp_path: Path, rows: int
+) -> None:
+    # Others multiply tiles too, and lay out the registers once for many products.
+    force_isa("amx")
+    source, library = tmp_path / "layout.c", tmp_path / "layout.so"
+    source.write_text(TILE_LAYOUT)
+    subprocess.run(["gcc", "-shared", "-fPIC", source, "-o", library], check=True)
+    functions = ctypes.CDLL(str(library))
+    memory = torch.zeros(3, 64, dtype=torch.uint8)  # aligned to 64 bytes, as the allocator gives it
+    layout, during, after = memory
+    if rows > 0:  # of 12 bytes, in the first register
+        layout[0], layout[16], layout[48] = 1, 12, rows
+    call = make(Case(2, 20, 30, 2, 16, 16)).to(torch.bfloat16)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        call.run("cpp")  # asks for permission to use tiles
+        functions.set(ctypes.c_void_p(layout.data_ptr()))
+        functions.get(ctypes.c_void_p(during.data_ptr()))
+        call.run("cpp")
+        functions.get(ctypes.c_void_p(after.data_ptr()))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(during, layout)
+    assert torch.equal(after, layout)
 
 
 def test_results_in_memory_that_is_used_again() -> None:

@@ -128,7 +128,8 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
   state.header->shift = sums.shift;
   // Where each direction goes by itself, both add to the gradients of a shared similarity.
   state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
-  state.header->direct = state.header->fresh && holds_vectors<T>(call);
+  state.header->direct =
+      state.header->fresh && holds_vectors<T>(call, call.d) && holds_vectors<T>(call, call.dv);
   if (state.header->fresh) return;
   for (int side = 0; side < 2; ++side) {
     const int64_t length = call.sides[side].length;
@@ -266,11 +267,11 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
   const bool fresh = state.header->fresh;
-  const Block block = largest_block(rows, columns);
+  const Block block = first_block(rows, columns);
   const int64_t stride = block_within(columns.size).columns;
   Prefetcher fetch = prefetch<T>(
       call, problem, true,
-      blocks_of(rows, columns) *
+      count_blocks(rows, columns) *
           (steps_of<T>(block.rows, block.columns, call.d) +
            steps_of<T>(block.rows, block.columns, depth) +
            steps_of<T>(block.columns, dv, block.rows) +

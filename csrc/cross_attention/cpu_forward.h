@@ -61,7 +61,7 @@ struct ForwardScratch {
 // goes to the output at once.
 template <class T>
 bool direct(const Call& call, bool apart, int side) {
-  if (!starts_fresh(call) || !holds_vectors<T>(call)) return false;
+  if (!starts_fresh(call) || !holds_vectors<T>(call, call.dv)) return false;
   const bool rows = apart || side == both_directions(call).row_side;
   const int64_t own = call.sides[side].length, other = call.sides[1 - side].length;
   const Block block = block_within(rows ? other : own);
@@ -219,13 +219,13 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
   const bool fresh = starts_fresh(call);
   const bool rows_direct = direct<T>(call, !kBoth, pass.row_side),
              columns_direct = direct<T>(call, !kBoth, 1 - pass.row_side);
-  const Block block = largest_block(rows, columns);
+  const Block block = first_block(rows, columns);
   const int64_t stride = block_within(columns.size).columns;
   Prefetcher fetch = prefetch<T>(
       call, problem, false,
-      blocks_of(rows, columns) * (steps_of<T>(block.rows, block.columns, call.d) +
-                                  steps_of<T>(block.rows, dv, block.columns) +
-                                  (kBoth ? steps_of<T>(block.columns, dv, block.rows) : 0)));
+      count_blocks(rows, columns) * (steps_of<T>(block.rows, block.columns, call.d) +
+                                     steps_of<T>(block.rows, dv, block.columns) +
+                                     (kBoth ? steps_of<T>(block.columns, dv, block.rows) : 0)));
   const auto& of_rows = state.sides[pass.row_side];
   const auto& of_columns = state.sides[1 - pass.row_side];
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {

@@ -75,11 +75,12 @@ constexpr int64_t tiles_of(int64_t rows, int64_t vectors) {
   return (rows + most - 1) / most;
 }
 
-// How often a product of that size calls `between`.
+// How often a product of that size calls `between`. Its width is padded.
 template <class T>
 constexpr int64_t steps_of(int64_t rows, int64_t width, int64_t depth) {
-  const int64_t tiles = width / kPanel<T> * tiles_of(rows, kTileVectors) +
-                        (width % kPanel<T> == 0 ? 0 : tiles_of(rows, 1));
+  const int64_t panels = width / kPanel<T>, rest = padded<T>(width - panels * kPanel<T>);
+  const int64_t tiles =
+      panels * tiles_of(rows, kTileVectors) + (rest == 0 ? 0 : tiles_of(rows, rest / kLanes<T>));
   return tiles * (depth / kStep);
 }
 

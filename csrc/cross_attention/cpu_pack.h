@@ -105,13 +105,13 @@ void pack_transposed(const Matrix<S>& m, Factors<T> factors, T* to, int64_t pane
     for (int64_t c = 0; c < m.width; c += kCount) {
       Vec<T> square[kCount];
       const S* p = m.data + row * m.stride + c;
-      const int64_t rows = m.rows - row, width = m.width - c;
-      if (rows >= kCount && width >= kCount) {
+      const int64_t left = m.width - c;
+      if (row + kCount <= m.rows && left >= kCount) {
         load_transposed<T>(p, m.stride, square);
       } else {
-        const int64_t count = width < kCount ? width : kCount;
+        const int64_t count = left < kCount ? left : kCount;
         for (int64_t i = 0; i < kCount; ++i) {
-          square[i] = i < rows ? load_some<T>(p + i * m.stride, count) : Vec<T>{};
+          square[i] = row + i < m.rows ? load_some<T>(p + i * m.stride, count) : Vec<T>{};
         }
         transpose<T>(square);
       }

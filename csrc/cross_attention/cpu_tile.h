@@ -13,8 +13,8 @@ struct Block {
   int64_t rows, columns;
 };
 
-// The largest block where the matrix has that many columns. The fewer they are, the more rows fit,
-// and the fewer blocks add to one result.
+// The rows and columns that a block has at most, of a matrix of that many columns. The fewer they
+// are, the more rows fit, and the fewer blocks add to one result.
 inline Block block_within(int64_t columns) {
   return columns <= kBlockSize / kMostBlockRows
              ? Block{kMostBlockRows, kBlockSize / kMostBlockRows}
@@ -88,12 +88,12 @@ inline bool starts_fresh(const Call& call) {
   return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
 }
 
-// Whether results can go to where they belong at once, without accumulators of their own: there
-// they are rows of whole vectors, of the type that is computed in.
+// Whether results of that width can go to where they belong at once, without accumulators of their
+// own: there they are rows of whole vectors, of the type that is computed in.
 template <class T>
-bool holds_vectors(const Call& call) {
+bool holds_vectors(const Call& call, int64_t width) {
   constexpr Storage kWide = std::is_same_v<T, float> ? Storage::kFloat32 : Storage::kFloat64;
-  return call.storage == kWide && call.d % kLanes<T> == 0 && call.dv % kLanes<T> == 0;
+  return call.storage == kWide && width % kLanes<T> == 0;
 }
 
 // Rows of results: of accumulators, or of an output.
@@ -142,16 +142,18 @@ Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t st
   return next;
 }
 
-// The largest block of these rows and columns, and how many for_blocks makes at most.
-inline Block largest_block(Range rows, Range columns) {
-  const Block block = block_within(columns.size);
-  return {rows.size < block.rows ? rows.size : block.rows,
-          columns.size < block.columns ? columns.size : block.columns};
+// The first block that for_blocks makes of these rows and columns, which is the largest.
+inline Block first_block(Range rows, Range columns) {
+  const Block most = block_within(columns.size);
+  return {rows.size < most.rows ? rows.size : most.rows,
+          columns.size < most.columns ? columns.size : most.columns};
 }
-inline int64_t blocks_of(Range rows, Range columns) {
-  const Block block = block_within(columns.size);
-  return ((rows.size + block.rows - 1) / block.rows) *
-         ((columns.size + block.columns - 1) / block.columns);
+
+// How many for_blocks makes at most.
+inline int64_t count_blocks(Range rows, Range columns) {
+  const Block most = block_within(columns.size);
+  return ((rows.size + most.rows - 1) / most.rows) *
+         ((columns.size + most.columns - 1) / most.columns);
 }
 
 // By lag, from the lag of row 0 and column 0 on; null where every lag is alike.

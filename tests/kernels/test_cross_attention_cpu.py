@@ -1,7 +1,9 @@
 """What is special to the CPU kernels of cross-attention: threads, instruction sets, memory."""
 
 import ctypes
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,9 @@ CASES = [
         Case(3, 16, 30, 2, 16, 48).both(),
         Case(2, 64, 51, 2, 64, 32, reach=4).both(),
         Case(2, 17, 32, 2, 16, 16, size=8.0).both(),
+        # of one block, but with rows that end within a vector
+        Case(2, 33, 30, 2, 16, 40).both(),
+        Case(2, 33, 30, 2, 40, 16).both(),
         # several blocks of rows, of few columns and of many: the rows' results need none
         Case(2, 140, 60, 2, 16, 32, reach=4).both(),
         Case(1, 100, 128, 2, 32, 48).both(),
@@ -211,6 +216,55 @@ def test_a_thread_gets_its_tile_layout_back(
         torch.set_num_threads(threads)
     assert torch.equal(during, layout)
     assert torch.equal(after, layout)
+
+
+NO_PAGE_BEHIND = """
+import ctypes
+import mmap
+import sys
+
+import torch
+from cross_attention_cases import Case, make
+
+import kernels
+
+library = ctypes.CDLL(sys.argv[1])
+memory = ctypes.CDLL(None)
+PAGE = mmap.PAGESIZE
+
+
+def at_the_end(values):
+    size = values.numel() * values.element_size()
+    end = (size + PAGE - 1) // PAGE * PAGE
+    pages = mmap.mmap(-1, end + PAGE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    assert memory.mprotect(ctypes.c_void_p(begin + end), ctypes.c_size_t(PAGE), 0) == 0
+    moved = torch.frombuffer(pages, dtype=values.dtype, count=values.numel(), offset=end - size)
+    return moved.view(values.shape).copy_(values.detach())
+
+
+for case in (
+    Case(1, 17, 31, 2, 20, 16, separate=True), Case(1, 33, 65, 1, 16, 24), Case(1, 50, 5, 2, 33, 1, reach=3),
+):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        call = make(case).to(dtype)
+        call.inputs = {name: at_the_end(value).requires_grad_() for name, value in call.inputs.items()}
+        call.grads = tuple(map(at_the_end, call.grads))
+        for name in sys.argv[2:]:
+            if library.binaural_force_isa(name.encode()) == 0:
+                call.run("cpp")
+"""
+
+
+def test_reads_nothing_behind_its_inputs() -> None:
+    here = Path(__file__).resolve().parent
+    library = sorted(Path(kernels.__file__).resolve().parent.glob("_C*.so"))[-1]
+    subprocess.run(
+        [sys.executable, "-c", NO_PAGE_BEHIND, library, *INSTRUCTION_SETS, "amx"],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
+        check=True,
+    )
 
 
 def test_results_in_memory_that_is_used_again() -> None:

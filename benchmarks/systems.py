@@ -19,7 +19,7 @@ from binaural.training.optimisation import make_optimizer
 from binaural.training.options import VIEW_LEVELS
 from kernels import use_backend
 
-LEAN = 0.375  # makes up for the time of fusion and attention
+LEAN = 0.375  # makes up for what fusion and attention take, in large networks
 OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
     "ours",
     "ours, lean ears",

@@ -170,7 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
         model,
         "--ear_width",
         "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than "
-        "one, at 0.375 they make up for the time of fusion and attention",
+        "one, at 0.375 a large network takes no longer than the U-Net",
         type=positive,
     )
     add(

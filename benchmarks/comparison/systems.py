@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from benchmarks.systems import LEAN
 from binaural.features import CAMERA, MAGNITUDE
 
 TEACHER = "adabins_teacher"
@@ -40,7 +41,7 @@ _FRONT_ENDS = {
     "waveform": ("waveform",),
 }
 _BINAURAL = ("--model", "binaural")
-_LEAN = (*_BINAURAL, "--ear_width", "0.375")
+_LEAN = (*_BINAURAL, "--ear_width", str(LEAN))
 _UNET = ("--model", "unet")
 SYSTEMS: dict[str, System] = {
     "binaural": System(_BINAURAL),

@@ -1,11 +1,13 @@
 """The backends that the suites of the operations run on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from emulated import DTYPES
 
+import kernels
 from kernels.backends import WHY_UNAVAILABLE
 
 
@@ -36,6 +38,12 @@ class EmulatedCuda(Backend):
 
 # That all CPU kernels are compiled for.
 INSTRUCTION_SETS = ["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"]
+
+
+def built_extension() -> Path:
+    """The extension's file, for what is called past torch."""
+    return sorted(Path(kernels.__file__).resolve().parent.glob("_C*.so"))[-1]
+
 
 # A backend runs every suite by standing here.
 BACKENDS = [

@@ -2,17 +2,14 @@
 
 import ctypes
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cross_attention_emulated
 import depth_loss_emulated
 import pytest
 import torch
-from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda
+from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda, built_extension
 from guarded import Outputs
 from torch import Tensor
-
-import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @pytest.fixture
 def force_isa() -> Iterator[Callable[[str], None]]:
     """Has the kernels of the named instruction set run, where the processor has it."""
-    folder = Path(kernels.__file__).parent
-    library = ctypes.CDLL(str(sorted(folder.glob("_C*.so"))[-1]))
+    library = ctypes.CDLL(str(built_extension()))
 
     def force(name: str) -> None:
         if library.binaural_force_isa(name.encode()) != 0:

@@ -1,6 +1,8 @@
 #include "common/memory.h"
 
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -12,6 +14,16 @@
 #endif
 
 namespace binaural {
+namespace {
+
+std::atomic<bool> poisoned{false};
+
+}  // namespace
+
+void poison(void* data, size_t bytes) {
+  // NaN in every floating-point type.
+  if (poisoned.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
+}
 
 void* thread_scratch(size_t bytes) {
   struct Free {
@@ -27,6 +39,7 @@ void* thread_scratch(size_t bytes) {
     if (memory == nullptr) throw std::bad_alloc();
     size = rounded;
   }
+  poison(memory.get(), bytes);
   return memory.get();
 }
 
@@ -107,8 +120,14 @@ Pool& pool() {
 
 }  // namespace
 
-void* take_memory(size_t bytes) { return pool().take(bytes); }
+void* take_memory(size_t bytes) {
+  void* data = pool().take(bytes);
+  poison(data, bytes);
+  return data;
+}
 void give_back_memory(void* data) { pool().give_back(data); }
 void release_memory() { pool().release(); }
 
 }  // namespace binaural
+
+void binaural_poison_memory(int on) { binaural::poisoned = on != 0; }

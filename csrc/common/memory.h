@@ -23,4 +23,11 @@ constexpr int64_t kStreamed = int64_t{8} << 20;
 // Frees what is kept.
 void release_memory();
 
+// Fills memory that is about to be handed out with NaN, if `binaural_poison_memory` asked for it.
+void poison(void* data, size_t bytes);
+
 }  // namespace binaural
+
+// For tests: from now on, or no longer, all memory of results and of threads is NaN before it is
+// written.
+extern "C" __attribute__((visibility("default"))) void binaural_poison_memory(int on);

@@ -54,8 +54,24 @@ int64_t size_of(const Tensor& tensor, int64_t dim) {
   return tensor.size(dim);
 }
 
-// [R, time, heads, channels] as the kernels read it: a copy is only made where the channels are not
-// contiguous.
+// Where row r of a tensor begins.
+void* row_of(const Tensor& tensor, int64_t r) {
+  return static_cast<char*>(tensor.data_ptr()) + r * tensor.stride(0) * tensor.element_size();
+}
+
+// Rows of [rows, time, heads, channels] from r on.
+View view_of(const Tensor& tensor, int64_t r = 0) {
+  return {row_of(tensor, r), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+// The same tensor, or a copy where the channels are not contiguous.
+Tensor with_contiguous_channels(const Tensor& tensor) {
+  const int64_t last = tensor.dim() - 1;
+  return tensor.size(last) > 1 && tensor.stride(last) != 1 ? torch::stable::contiguous(tensor)
+                                                           : tensor;
+}
+
+// [R, time, heads, channels] as the kernels read it.
 class Input {
  public:
   Input(const char* name, const Tensor& tensor, const Tensor& like, int64_t time, int64_t channels)
@@ -65,25 +81,17 @@ class Input {
     STD_TORCH_CHECK(tensor.dim() == 4 && tensor.size(0) == like.size(0) && tensor.size(1) == time &&
                         tensor.size(2) == like.size(2) && tensor.size(3) == channels,
                     name, " does not fit q_left");
-    if (tensor.size(3) > 1 && tensor.stride(3) != 1) tensor_ = torch::stable::contiguous(tensor);
+    tensor_ = with_contiguous_channels(tensor);
   }
 
-  View view() const {
-    return {tensor_.data_ptr(), tensor_.stride(0), tensor_.stride(1), tensor_.stride(2)};
-  }
+  View view() const { return view_of(tensor_); }
 
  private:
   Tensor tensor_;
 };
 
 Tensor new_like(const Tensor& like) {
-  return new_result(like, {like.size(0), like.size(1), like.size(2), like.size(3)},
-                    like.scalar_type());
-}
-
-// Of a tensor that this file made, or of a part of one with all of a head's channels.
-View view_of(const Tensor& tensor) {
-  return {tensor.data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+  return new_result({like.size(0), like.size(1), like.size(2), like.size(3)}, like.scalar_type());
 }
 
 template <class T>
@@ -113,16 +121,15 @@ void fill_lags(const T* bias, int64_t reach, int64_t max_lag, int64_t heads, int
 // The tables of what is added to the similarity by lag; see Call::lags.
 class Lags {
  public:
-  Lags(const Tensor& q_left, int64_t n, int64_t m, const MaybeTensor& lag_bias,
+  Lags(ScalarType dtype, int64_t heads, int64_t n, int64_t m, const MaybeTensor& lag_bias,
        std::optional<int64_t> max_lag) {
-    const int64_t heads = q_left.size(2);
     max_lag_ = n + m;
     if (max_lag.has_value()) {
       STD_TORCH_CHECK(*max_lag >= 0, "max_lag must be at least 0");
       if (*max_lag < max_lag_) max_lag_ = *max_lag;
     }
     if (lag_bias.has_value()) {
-      STD_TORCH_CHECK(lag_bias->is_cpu() && lag_bias->scalar_type() == wide(q_left.scalar_type()) &&
+      STD_TORCH_CHECK(lag_bias->is_cpu() && lag_bias->scalar_type() == wide(dtype) &&
                           lag_bias->dim() == 2 && lag_bias->size(0) == heads &&
                           lag_bias->size(1) % 2 == 1,
                       "lag_bias must be [heads, 2 L + 1] on the CPU, float64 for float64 inputs "
@@ -130,8 +137,8 @@ class Lags {
     } else if (!max_lag.has_value()) {
       return;
     }
-    tables_ = new_result(q_left, {2, heads, n + m - 1 + kLagPadding}, wide(q_left.scalar_type()));
-    if (wide(q_left.scalar_type()) == ScalarType::Double) {
+    tables_ = new_result({2, heads, n + m - 1 + kLagPadding}, wide(dtype));
+    if (dtype == ScalarType::Double) {
       fill<double>(lag_bias, heads, n, m);
     } else {
       fill<float>(lag_bias, heads, n, m);
@@ -141,9 +148,7 @@ class Lags {
   void describe(Call& call) const {
     call.lags[0] = call.lags[1] = nullptr;
     if (tables_.has_value()) {
-      call.lags[0] = tables_->data_ptr();
-      call.lags[1] =
-          static_cast<char*>(tables_->data_ptr()) + tables_->stride(0) * tables_->element_size();
+      for (int side = 0; side < 2; ++side) call.lags[side] = row_of(*tables_, side);
     }
     call.largest_bias = largest_bias_;
     call.max_lag = max_lag_;
@@ -167,7 +172,27 @@ class Lags {
   int64_t max_lag_;
 };
 
-// The operands that both operators share.
+// What every call says, but for where its operands lie.
+Call call_of(ScalarType dtype, bool shared, int64_t r, int64_t heads, int64_t d, int64_t dv,
+             int64_t n, int64_t m, double scale, const Lags& lags) {
+  STD_TORCH_CHECK(std::min({r, heads, d, dv, n, m}) > 0,
+                  "cross_attention has nothing to match: an input is empty");
+  Call call{};
+  call.storage = storage_of(dtype);
+  call.shared = shared;
+  call.r = r;
+  call.heads = heads;
+  call.d = d;
+  call.dv = dv;
+  call.scale = scale;
+  call.sides[0].length = n;
+  call.sides[1].length = m;
+  lags.describe(call);
+  call.stripes = (std::max(n, m) + kStripe - 1) / kStripe;
+  return call;
+}
+
+// Operands of an operator that takes a tensor of each.
 class Operands {
  public:
   Operands(const Tensor& q_left, const Tensor& q_right, const Tensor& v_left, const Tensor& v_right,
@@ -179,37 +204,24 @@ class Operands {
         q_right_("q_right", q_right, q_left, m_, q_left.size(3)),
         v_left_("v_left", v_left, q_left, n_, size_of(v_left, 3)),
         v_right_("v_right", v_right, q_left, m_, v_left.size(3)),
-        lags_(q_left, n_, m_, lag_bias, max_lag) {
+        lags_(q_left.scalar_type(), q_left.size(2), n_, m_, lag_bias, max_lag) {
     STD_TORCH_CHECK(k_left.has_value() == k_right.has_value(),
                     "k_left and k_right must be given both or not at all");
     if (k_left.has_value()) {
       k_left_.emplace("k_left", *k_left, q_left, n_, q_left.size(3));
       k_right_.emplace("k_right", *k_right, q_left, m_, q_left.size(3));
     }
-    STD_TORCH_CHECK(q_left.numel() > 0 && q_right.numel() > 0 && v_left.numel() > 0,
-                    "cross_attention has nothing to match: an input is empty");
   }
 
   Call call(const Tensor& q_left, const Tensor& v_left, double scale) const {
-    Call call{};
-    call.storage = storage_of(q_left.scalar_type());
-    call.shared = !k_left_.has_value();
-    call.r = q_left.size(0);
-    call.heads = q_left.size(2);
-    call.d = q_left.size(3);
-    call.dv = v_left.size(3);
-    call.scale = scale;
-    call.sides[0].length = n_;
-    call.sides[1].length = m_;
+    Call call = call_of(q_left.scalar_type(), !k_left_.has_value(), q_left.size(0), q_left.size(2),
+                        q_left.size(3), v_left.size(3), n_, m_, scale, lags_);
     call.sides[0].q = q_left_.view();
     call.sides[1].q = q_right_.view();
     call.sides[0].k = call.shared ? call.sides[0].q : k_left_->view();
     call.sides[1].k = call.shared ? call.sides[1].q : k_right_->view();
     call.sides[0].v = v_left_.view();
     call.sides[1].v = v_right_.view();
-    lags_.describe(call);
-    const int64_t longer = n_ > m_ ? n_ : m_;
-    call.stripes = (longer + kStripe - 1) / kStripe;
     return call;
   }
 
@@ -232,8 +244,8 @@ void parallel(int64_t count, F&& f) {
 // The accumulators of every problem, for problems that are cut into stripes.
 class States {
  public:
-  States(const Tensor& like, int64_t problems, int64_t bytes) : bytes_(aligned(bytes)) {
-    tensor_ = new_result(like, {problems * bytes_ + 64}, ScalarType::Byte);
+  States(int64_t problems, int64_t bytes) : bytes_(aligned(bytes)) {
+    tensor_ = new_result({problems * bytes_ + 64}, ScalarType::Byte);
     const auto address = reinterpret_cast<uintptr_t>(tensor_.data_ptr());
     base_ = reinterpret_cast<char*>((address + 63) / 64 * 64);
   }
@@ -258,7 +270,7 @@ void for_problems(const Call& call, const TileKernels* tiles, int64_t bytes, F&&
   });
 }
 
-void run_forward(const Kernels& kernels, const Call& call, const Tensor& like) {
+void run_forward(const Kernels& kernels, const Call& call) {
   const int64_t problems = call.r * call.heads, stripes = call.stripes;
   const int64_t state_bytes = aligned(kernels.forward_state_bytes(call));
   const int64_t scratch_bytes = aligned(kernels.forward_scratch_bytes(call));
@@ -279,7 +291,7 @@ void run_forward(const Kernels& kernels, const Call& call, const Tensor& like) {
     });
     return;
   }
-  const States states(like, problems, state_bytes);
+  const States states(problems, state_bytes);
   std::vector<char> safe(problems);
   parallel(problems, [&](int64_t p) { safe[p] = kernels.forward_prepare(call, p, states[p]); });
   parallel(problems * 2 * stripes, [&](int64_t i) {
@@ -304,7 +316,7 @@ void run_forward(const Kernels& kernels, const Call& call, const Tensor& like) {
   });
 }
 
-void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) {
+void run_backward(const Kernels& kernels, const Call& call) {
   const int64_t problems = call.r * call.heads, stripes = call.stripes;
   const int64_t state_bytes = aligned(kernels.backward_state_bytes(call));
   const int64_t scratch_bytes = aligned(kernels.backward_scratch_bytes(call));
@@ -322,7 +334,7 @@ void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) 
     });
     return;
   }
-  const States states(like, problems, state_bytes);
+  const States states(problems, state_bytes);
   parallel(problems, [&](int64_t p) { kernels.backward_prepare(call, p, states[p]); });
   for (int64_t stage = 0; stage < stripes; ++stage) {
     parallel(problems * stripes, [&](int64_t i) {
@@ -341,11 +353,6 @@ void run_backward(const Kernels& kernels, const Call& call, const Tensor& like) 
   });
 }
 
-void set_results(Side& side, const View& o, const Tensor& lse) {
-  side.o = o;
-  side.lse = lse.data_ptr();
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right, Tensor v_left,
                                                    Tensor v_right, MaybeTensor k_left,
                                                    MaybeTensor k_right, MaybeTensor lag_bias,
@@ -354,13 +361,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right
   Call call = operands.call(q_left, v_left, scale);
   const ScalarType dtype = q_left.scalar_type();
   const Tensor o_left = new_like(v_left), o_right = new_like(v_right);
-  const Tensor lse_left =
-      new_result(q_left, {call.r, call.heads, call.sides[0].length}, wide(dtype));
-  const Tensor lse_right =
-      new_result(q_left, {call.r, call.heads, call.sides[1].length}, wide(dtype));
-  set_results(call.sides[0], view_of(o_left), lse_left);
-  set_results(call.sides[1], view_of(o_right), lse_right);
-  run_forward(kernels(dtype), call, q_left);
+  const Tensor lse_left = new_result({call.r, call.heads, call.sides[0].length}, wide(dtype));
+  const Tensor lse_right = new_result({call.r, call.heads, call.sides[1].length}, wide(dtype));
+  call.sides[0].o = view_of(o_left);
+  call.sides[1].o = view_of(o_right);
+  call.sides[0].lse = lse_left.data_ptr();
+  call.sides[1].lse = lse_right.data_ptr();
+  run_forward(kernels(dtype), call);
   return {o_left, o_right, lse_left, lse_right};
 }
 
@@ -384,17 +391,16 @@ void sum_lag_gradients(const Call& call, Tensor& to) {
 }
 
 // Fills in the gradients of a call; d lag_bias, or an empty tensor where there is none.
-Tensor run_backward_with_lags(Call& call, const Tensor& q_left, const MaybeTensor& lag_bias) {
-  const ScalarType dtype = q_left.scalar_type();
+Tensor run_backward_with_lags(Call& call, ScalarType dtype, const MaybeTensor& lag_bias) {
   if (!lag_bias.has_value()) {
-    run_backward(kernels(dtype), call, q_left);
-    return new_result(q_left, {0}, dtype);
+    run_backward(kernels(dtype), call);
+    return new_result({0}, dtype);
   }
   const int64_t lags = call.sides[0].length + call.sides[1].length - 1;
-  Tensor dlag_bias = new_result(q_left, {call.heads, lag_bias->size(1)}, wide(dtype));
-  const Tensor by_lag = new_result(q_left, {call.r, call.heads, lags}, wide(dtype));
+  Tensor dlag_bias = new_result({call.heads, lag_bias->size(1)}, wide(dtype));
+  const Tensor by_lag = new_result({call.r, call.heads, lags}, wide(dtype));
   call.lag_gradients = by_lag.data_ptr();
-  run_backward(kernels(dtype), call, q_left);
+  run_backward(kernels(dtype), call);
   if (dtype == ScalarType::Double) {
     sum_lag_gradients<double>(call, dlag_bias);
   } else {
@@ -403,10 +409,10 @@ Tensor run_backward_with_lags(Call& call, const Tensor& q_left, const MaybeTenso
   return dlag_bias;
 }
 
-void check_lse(const char* name, const Tensor& lse, const Call& call, int64_t length,
+void check_lse(const char* name, const Tensor& lse, const Call& call, int64_t rows, int64_t length,
                ScalarType dtype) {
   STD_TORCH_CHECK(lse.is_cpu() && lse.scalar_type() == dtype && lse.is_contiguous() &&
-                      lse.dim() == 3 && lse.size(0) == call.r && lse.size(1) == call.heads &&
+                      lse.dim() == 3 && lse.size(0) == rows && lse.size(1) == call.heads &&
                       lse.size(2) == length,
                   name, " must be what cross_attention_forward returned");
 }
@@ -423,19 +429,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
       grad_right("do_right", do_right, q_left, m, call.dv);
   const Input out_left("o_left", o_left, q_left, n, call.dv),
       out_right("o_right", o_right, q_left, m, call.dv);
-  check_lse("lse_left", lse_left, call, n, wide(dtype));
-  check_lse("lse_right", lse_right, call, m, wide(dtype));
+  check_lse("lse_left", lse_left, call, call.r, n, wide(dtype));
+  check_lse("lse_right", lse_right, call, call.r, m, wide(dtype));
 
   // A tensor each: outputs of an operator must not share memory.
-  const auto none = [&] { return new_result(q_left, {0}, dtype); };
+  const auto none = [&] { return new_result({0}, dtype); };
   const Tensor dq_left = new_like(q_left), dq_right = new_like(q_right);
   const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
   const Tensor dk_left = call.shared ? none() : new_like(*k_left);
   const Tensor dk_right = call.shared ? none() : new_like(*k_right);
   call.sides[0].grad_o = grad_left.view();
   call.sides[1].grad_o = grad_right.view();
-  set_results(call.sides[0], out_left.view(), lse_left);
-  set_results(call.sides[1], out_right.view(), lse_right);
+  call.sides[0].o = out_left.view();
+  call.sides[1].o = out_right.view();
+  call.sides[0].lse = lse_left.data_ptr();
+  call.sides[1].lse = lse_right.data_ptr();
   call.sides[0].dq = view_of(dq_left);
   call.sides[1].dq = view_of(dq_right);
   call.sides[0].dv = view_of(dv_left);
@@ -444,68 +452,71 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     call.sides[0].dk = view_of(dk_left);
     call.sides[1].dk = view_of(dk_right);
   }
-  const Tensor dlag_bias = run_backward_with_lags(call, q_left, lag_bias);
+  const Tensor dlag_bias = run_backward_with_lags(call, dtype, lag_bias);
   return {dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias};
 }
 
 // Both ears in one tensor [2 R, time, queries | values | keys], the rows of the left ear first.
+// Its parts are computed here: as tensors they would take several operators each.
 class Packed {
  public:
   Packed(const Tensor& all, int64_t heads, int64_t query_channels, int64_t value_channels)
       : all_(all), heads_(heads), query_channels_(query_channels), value_channels_(value_channels) {
-    STD_TORCH_CHECK(all.dim() == 3 && all.size(0) % 2 == 0 && heads > 0 && query_channels > 0 &&
-                        value_channels > 0 && query_channels % heads == 0 &&
+    STD_TORCH_CHECK(all.is_cpu() && all.dim() == 3 && all.size(0) % 2 == 0 && heads > 0 &&
+                        query_channels > 0 && value_channels > 0 && query_channels % heads == 0 &&
                         value_channels % heads == 0,
-                    "packed must be [2 R, time, channels], those of queries and values divisible "
-                    "by heads");
+                    "packed must be [2 R, time, channels] on the CPU, those of queries and values "
+                    "divisible by heads");
     const int64_t keys = all.size(2) - query_channels - value_channels;
     STD_TORCH_CHECK(keys == 0 || keys == query_channels,
                     "packed must have channels of queries, values and as many of keys or none");
     has_keys_ = keys > 0;
+    all_ = with_contiguous_channels(all);
   }
 
-  Tensor q(int side) const { return part(side, 0, query_channels_); }
-  Tensor v(int side) const { return part(side, query_channels_, value_channels_); }
-  MaybeTensor k(int side) const {
-    if (!has_keys_) return std::nullopt;
-    return part(side, query_channels_ + value_channels_, query_channels_);
+  Call call(double scale, const Lags& lags) const {
+    Call call = call_of(all_.scalar_type(), !has_keys_, rows(), heads_, query_channels_ / heads_,
+                        value_channels_ / heads_, time(), time(), scale, lags);
+    for (int side = 0; side < 2; ++side) {
+      call.sides[side].q = q(side);
+      call.sides[side].k = has_keys_ ? k(side) : q(side);
+      call.sides[side].v = v(side);
+    }
+    return call;
   }
+
+  int64_t rows() const { return all_.size(0) / 2; }  // of an ear
+  int64_t time() const { return all_.size(1); }
+  View q(int side) const { return part(side, 0, query_channels_); }
+  View v(int side) const { return part(side, query_channels_, value_channels_); }
+  View k(int side) const { return part(side, query_channels_ + value_channels_, query_channels_); }
 
  private:
-  Tensor part(int side, int64_t begin, int64_t channels) const;
+  View part(int side, int64_t begin, int64_t channels) const {
+    char* data = static_cast<char*>(row_of(all_, side * rows())) + begin * all_.element_size();
+    return {data, all_.stride(0), all_.stride(1), channels / heads_};
+  }
 
   Tensor all_;
   int64_t heads_, query_channels_, value_channels_;
   bool has_keys_;
 };
 
-// The rows of one ear.
-Tensor ear_of(const Tensor& both, int side) {
-  Tensor rows = both;
-  return torch::stable::narrow(rows, 0, side * both.size(0) / 2, both.size(0) / 2);
-}
-
-Tensor Packed::part(int side, int64_t begin, int64_t channels) const {
-  Tensor ear = ear_of(all_, side);
-  return torch::stable::view(torch::stable::narrow(ear, 2, begin, channels),
-                             {ear.size(0), ear.size(1), heads_, channels / heads_});
-}
-
 std::tuple<Tensor, Tensor> packed_forward(Tensor packed, int64_t heads, int64_t query_channels,
                                           int64_t value_channels, MaybeTensor lag_bias,
                                           double scale, std::optional<int64_t> max_lag) {
   const Packed parts(packed, heads, query_channels, value_channels);
-  const Tensor q_left = parts.q(0), v_left = parts.v(0);
-  const Operands operands(q_left, parts.q(1), v_left, parts.v(1), parts.k(0), parts.k(1), lag_bias,
-                          max_lag);
-  Call call = operands.call(q_left, v_left, scale);
   const ScalarType dtype = packed.scalar_type();
-  const int64_t time = packed.size(1);
-  const Tensor o = new_result(packed, {2 * call.r, time, heads, call.dv}, dtype);
-  const Tensor lse = new_result(packed, {2 * call.r, heads, time}, wide(dtype));
-  for (int side = 0; side < 2; ++side)
-    set_results(call.sides[side], view_of(ear_of(o, side)), ear_of(lse, side));
-  run_forward(kernels(dtype), call, packed);
+  const int64_t rows = parts.rows(), time = parts.time();
+  const Lags lags(dtype, heads, time, time, lag_bias, max_lag);
+  Call call = parts.call(scale, lags);
+  const Tensor o = new_result({2 * rows, time, heads, call.dv}, dtype);
+  const Tensor lse = new_result({2 * rows, heads, time}, wide(dtype));
+  for (int side = 0; side < 2; ++side) {
+    call.sides[side].o = view_of(o, side * rows);
+    call.sides[side].lse = row_of(lse, side * rows);
+  }
+  run_forward(kernels(dtype), call);
   return {o, lse};
 }
 
@@ -514,33 +525,31 @@ std::tuple<Tensor, Tensor> packed_backward(Tensor grad_o, Tensor packed, int64_t
                                            MaybeTensor lag_bias, Tensor o, Tensor lse, double scale,
                                            std::optional<int64_t> max_lag) {
   const Packed parts(packed, heads, query_channels, value_channels);
-  const Tensor q_left = parts.q(0), v_left = parts.v(0);
-  const Operands operands(q_left, parts.q(1), v_left, parts.v(1), parts.k(0), parts.k(1), lag_bias,
-                          max_lag);
-  Call call = operands.call(q_left, v_left, scale);
   const ScalarType dtype = packed.scalar_type();
-  const int64_t time = packed.size(1);
-  STD_TORCH_CHECK(grad_o.dim() == 4 && grad_o.size(0) == 2 * call.r,
-                  "the gradient must have the shape of what was read");
-  STD_TORCH_CHECK(
-      o.dim() == 4 && o.size(0) == 2 * call.r && lse.dim() == 3 && lse.size(0) == 2 * call.r,
-      "o and lse must be what cross_attention_packed_forward returned");
-  const Tensor dpacked = new_result(packed, {2 * call.r, time, packed.size(2)}, dtype);
+  const int64_t rows = parts.rows(), time = parts.time();
+  const Lags lags(dtype, heads, time, time, lag_bias, max_lag);
+  Call call = parts.call(scale, lags);
+  const auto read = [&](const char* name, const Tensor& tensor) {
+    STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.dim() == 4 &&
+                        tensor.size(0) == 2 * rows && tensor.size(1) == time &&
+                        tensor.size(2) == heads && tensor.size(3) == call.dv,
+                    name, " must have the shape and dtype of what was read");
+    return with_contiguous_channels(tensor);
+  };
+  const Tensor grad = read("the gradient", grad_o), out = read("o", o);
+  check_lse("lse", lse, call, 2 * rows, time, wide(dtype));
+  const Tensor dpacked = new_result({2 * rows, time, packed.size(2)}, dtype);
   const Packed gradients(dpacked, heads, query_channels, value_channels);
-  std::vector<Input> read;
   for (int side = 0; side < 2; ++side) {
     Side& of = call.sides[side];
-    read.emplace_back("the gradient", ear_of(grad_o, side), q_left, time, call.dv);
-    of.grad_o = read.back().view();
-    read.emplace_back("o", ear_of(o, side), q_left, time, call.dv);
-    const Tensor lse_of_ear = ear_of(lse, side);
-    check_lse("lse", lse_of_ear, call, time, wide(dtype));
-    set_results(of, read.back().view(), lse_of_ear);
-    of.dq = view_of(gradients.q(side));
-    of.dv = view_of(gradients.v(side));
-    if (!call.shared) of.dk = view_of(*gradients.k(side));
+    of.grad_o = view_of(grad, side * rows);
+    of.o = view_of(out, side * rows);
+    of.lse = row_of(lse, side * rows);
+    of.dq = gradients.q(side);
+    of.dv = gradients.v(side);
+    if (!call.shared) of.dk = gradients.k(side);
   }
-  return {dpacked, run_backward_with_lags(call, q_left, lag_bias)};
+  return {dpacked, run_backward_with_lags(call, dtype, lag_bias)};
 }
 
 }  // namespace

@@ -100,10 +100,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
   const ScalarType wide = wide_of(pred.scalar_type());
   const int64_t images = pred.size(0), height = pred.size(-2), width = pred.size(-1);
   const std::vector<int64_t> none{0}, shape{images, height, width};
-  Tensor total = torch::stable::new_empty(pred, std::vector<int64_t>{}, wide);
-  Tensor terms = torch::stable::new_empty(pred, std::vector<int64_t>{3}, wide);
-  Tensor scales = torch::stable::new_empty(pred, std::vector<int64_t>{2}, wide);
-  Tensor coded = new_result(pred, with_gradient ? shape : none, wide);
+  Tensor total = new_tensor({}, wide);
+  Tensor terms = new_tensor({3}, wide);
+  Tensor scales = new_tensor({2}, wide);
+  Tensor coded = new_result(with_gradient ? shape : none, wide);
 
   const double lambdas[3] = {value_of(weights, 0), value_of(weights, 1), value_of(weights, 2)};
   const Call call{images_of(pred),
@@ -157,7 +157,7 @@ Tensor backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred) {
                   "coded and scales must be what edge_aware_loss_forward returned with a gradient");
   std::vector<int64_t> shape;
   for (int64_t i = 0; i < pred.dim(); ++i) shape.push_back(pred.size(i));
-  Tensor grad_pred = new_result(pred, shape, dtype);
+  Tensor grad_pred = new_result(shape, dtype);
   const double upstream = value_of(grad_total, 0);
   const double recon_scale = upstream * value_of(scales, 0);
   const double edge_scale = upstream * value_of(scales, 1);

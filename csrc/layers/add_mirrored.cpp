@@ -12,7 +12,7 @@ Tensor add_mirrored_forward(Tensor both) {
     ears.check_whole("both");
     STD_TORCH_CHECK(ears.batch % 2 == 0 && ears.channels % 2 == 0,
                     "both must have an even batch and an even number of channels");
-    Tensor y = new_map(both, ears.batch / 2, ears.height, ears.width, ears.channels);
+    Tensor y = new_map<S>(ears.batch / 2, ears.height, ears.width, ears.channels);
     const Kernels<S>& run = kernels_for<S>();
     const int64_t size = ears.width * ears.channels, rows = ears.batch / 2 * ears.height;
     for_rows(rows, size, [&](int64_t row) {
@@ -29,7 +29,7 @@ Tensor add_mirrored_backward(Tensor gradient) {
     const Map<S> dy(gradient, "the gradient");
     dy.check_whole("the gradient");
     STD_TORCH_CHECK(dy.channels % 2 == 0, "a map must have an even number of channels");
-    Tensor dboth = new_map(gradient, 2 * dy.batch, dy.height, dy.width, dy.channels);
+    Tensor dboth = new_map<S>(2 * dy.batch, dy.height, dy.width, dy.channels);
     const Kernels<S>& run = kernels_for<S>();
     const int64_t size = dy.width * dy.channels, rows = dy.batch * dy.height;
     for_rows(rows, size, [&](int64_t row) {

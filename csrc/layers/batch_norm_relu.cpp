@@ -120,8 +120,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
                     origin.data(), sums.first(part), sums.second(part));
   });
   sums.combine(norms);
-  Tensor mean = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
-  Tensor var = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  Tensor mean = new_tensor({norms}, ScalarType::Float);
+  Tensor var = new_tensor({norms}, ScalarType::Float);
   for (int64_t c = 0; c < norms; ++c) {
     const double offset = sums.first(0)[c] / values;
     data_of(mean)[c] = static_cast<float>(origin[c] + offset);
@@ -130,9 +130,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
   }
 
   const Normalisation normalisation(weight, bias, mean, var, eps, channels);
-  Tensor y = new_map(x_, x.batch, x.height, x.width, channels);
-  Tensor pooled = pool ? new_map(x_, x.batch, x.height / 2, x.width / 2, channels)
-                       : new_map(x_, 0, 0, 0, channels);
+  Tensor y = new_map<S>(x.batch, x.height, x.width, channels);
+  Tensor pooled = pool ? new_map<S>(x.batch, x.height / 2, x.width / 2, channels)
+                       : new_map<S>(0, 0, 0, channels);
   parts.run(true, [&](int64_t, int64_t pair) {
     const int64_t offset = parts.pixel(pair) * channels;
     run.normalise(x.data + offset, parts.rows(pair) * x.width, channels, normalisation.affine(),
@@ -194,8 +194,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
                       sums.second(part));
   });
   sums.combine(norms);
-  Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
-  Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{norms});
+  Tensor dweight = new_tensor({norms}, ScalarType::Float);
+  Tensor dbias = new_tensor({norms}, ScalarType::Float);
   std::vector<float> slopes(norms), offsets(norms);
   for (int64_t c = 0; c < norms; ++c) {
     const double inverse = 1 / std::sqrt(data_of(var)[c] + eps);
@@ -209,7 +209,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
   const std::vector<float> slope = repeat(slopes.data(), norms, channels);
   const std::vector<float> offset = repeat(offsets.data(), norms, channels);
 
-  Tensor dx = new_map(x_, x.batch, x.height, x.width, channels);
+  Tensor dx = new_map<S>(x.batch, x.height, x.width, channels);
   parts.run(true, [&](int64_t, int64_t pair) {
     const int64_t begin = parts.pixel(pair) * channels;
     run.differentiate(x.data + begin, gradient(pair), parts.rows(pair) * x.width, channels, affine,

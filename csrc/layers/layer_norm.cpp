@@ -14,10 +14,10 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weigh
   x.check_whole("x");
   const Affine affine{numbers_of(weight, x.channels, "weight"),
                       numbers_of(bias, x.channels, "bias")};
-  Tensor y = new_map(x_, x.batch, x.height, x.width, x.channels);
+  Tensor y = new_map<S>(x.batch, x.height, x.width, x.channels);
   const std::vector<int64_t> pixels{x.pixels()};
-  Tensor mean = torch::stable::new_empty(weight, pixels);
-  Tensor inverse = torch::stable::new_empty(weight, pixels);
+  Tensor mean = new_tensor(pixels, ScalarType::Float);
+  Tensor inverse = new_tensor(pixels, ScalarType::Float);
   const Kernels<S>& run = kernels_for<S>();
   for_rows(x.batch * x.height, x.width * x.channels, [&](int64_t row) {
     const int64_t pixel = row * x.width, offset = pixel * x.channels;
@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& x_,
   const float* scale = numbers_of(weight, x.channels, "weight");
   const float* means = numbers_of(mean, x.pixels(), "mean");
   const float* inverses = numbers_of(inverse, x.pixels(), "inverse");
-  Tensor dx = new_map(x_, x.batch, x.height, x.width, x.channels);
+  Tensor dx = new_map<S>(x.batch, x.height, x.width, x.channels);
   const int64_t rows = x.batch * x.height, parts = std::min(kMostParts, rows);
   Sums sums(parts, x.channels);
   const Kernels<S>& run = kernels_for<S>();
@@ -54,8 +54,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& x_,
     }
   });
   sums.combine(x.channels);
-  Tensor dweight = torch::stable::new_empty(weight, std::vector<int64_t>{x.channels});
-  Tensor dbias = torch::stable::new_empty(weight, std::vector<int64_t>{x.channels});
+  Tensor dweight = new_tensor({x.channels}, ScalarType::Float);
+  Tensor dbias = new_tensor({x.channels}, ScalarType::Float);
   for (int64_t c = 0; c < x.channels; ++c) {
     data_of(dweight)[c] = static_cast<float>(sums.first(0)[c]);
     data_of(dbias)[c] = static_cast<float>(sums.second(0)[c]);

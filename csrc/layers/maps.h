@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/results.h"
 #include "layers/cpu_kernel.h"
 
 namespace binaural::layers {
@@ -84,9 +85,9 @@ inline const float* numbers_of(const Tensor& tensor, int64_t size, const char* n
 }
 
 // [B, H, W, C], not yet written.
-inline Tensor new_map(const Tensor& like, int64_t batch, int64_t height, int64_t width,
-                      int64_t channels) {
-  return torch::stable::new_empty(like, std::vector<int64_t>{batch, height, width, channels});
+template <class S>
+Tensor new_map(int64_t batch, int64_t height, int64_t width, int64_t channels) {
+  return new_tensor({batch, height, width, channels}, kStored<S>);
 }
 
 // How many pieces of work a thread gets at least, given the elements of one: with fewer it finishes

@@ -32,9 +32,7 @@ Tensor forward(const Tensor& weight_, int64_t first_part, ScalarType dtype) {
   const Map<float> weight(weight_, "weight");
   weight.check_whole("weight");
   const Halves halves(weight.channels, first_part);
-  Tensor both = torch::stable::new_empty(
-      weight_, std::vector<int64_t>{2 * weight.batch, weight.height, weight.width, weight.channels},
-      dtype);
+  Tensor both = new_tensor({2 * weight.batch, weight.height, weight.width, weight.channels}, dtype);
   const Kernels<S>& run = kernels_for<S>();
   S* as_is = data_of<S>(both);
   S* mirrored = as_is + weight.pixels() * weight.channels;
@@ -59,9 +57,8 @@ Tensor backward(const Tensor& gradient_, int64_t first_part) {
   STD_TORCH_CHECK(gradient.batch % 2 == 0, "the gradient must be of both halves");
   const Halves halves(gradient.channels, first_part);
   const int64_t outputs = gradient.batch / 2;
-  Tensor dweight = torch::stable::new_empty(
-      gradient_, std::vector<int64_t>{outputs, gradient.height, gradient.width, gradient.channels},
-      ScalarType::Float);
+  Tensor dweight =
+      new_tensor({outputs, gradient.height, gradient.width, gradient.channels}, ScalarType::Float);
   const Kernels<S>& run = kernels_for<S>();
   const S* mirrored =
       gradient.data + outputs * gradient.height * gradient.width * gradient.channels;

@@ -60,7 +60,7 @@ Tensor forward(const Tensor& skip_, const Tensor& below_) {
                   "skip and below must be of the same batch, and not empty");
   const int64_t channels = skip.channels + below.channels;
   const Axis rows(below.height, skip.height), columns(below.width, skip.width);
-  Tensor joined = new_map(skip_, skip.batch, skip.height, skip.width, channels);
+  Tensor joined = new_map<S>(skip.batch, skip.height, skip.width, channels);
   S* to = data_of<S>(joined);
   const Kernels<S>& run = kernels_for<S>();
   torch::stable::parallel_for(
@@ -89,7 +89,7 @@ Tensor backward(const Tensor& upsampled_gradient, int64_t height, int64_t width)
   const Map<S> g(upsampled_gradient, "the gradient");
   STD_TORCH_CHECK(g.pixels() > 0 && height > 0 && width > 0, "maps must not be empty");
   const Axis rows = Axis::transposed(height, g.height), columns = Axis::transposed(width, g.width);
-  Tensor dbelow = new_map(upsampled_gradient, g.batch, height, width, g.channels);
+  Tensor dbelow = new_map<S>(g.batch, height, width, g.channels);
   S* to = data_of<S>(dbelow);
   const Kernels<S>& run = kernels_for<S>();
   torch::stable::parallel_for(

@@ -11,6 +11,8 @@ from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda, built_ext
 from guarded import Outputs
 from torch import Tensor
 
+from kernels import extension
+
 
 @pytest.fixture(autouse=True)
 def _fixed_configurations(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -24,6 +26,18 @@ def _fixed_configurations(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Iterator[None]:
+    """What the C++ kernels do not write is NaN: results, and memory of their own."""
+    if extension.WHY_NOT_LOADED is not None:
+        yield
+        return
+    library = ctypes.CDLL(str(built_extension()))
+    library.binaural_poison_memory(1)
+    yield
+    library.binaural_poison_memory(0)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -19,7 +19,7 @@
 #define BINAURAL_AVX512_BF16
 #define BINAURAL_TILE_ROWS 12
 #include "cross_attention/cpu_amx_tiles.h"
-#include "cross_attention/cpu_backward.h"
+#include "cross_attention/cpu_backward_parts.h"
 #include "cross_attention/cpu_forward.h"
 
 namespace binaural::cross_attention::BINAURAL_ISA {
@@ -224,7 +224,7 @@ bool backward(const Call& call, int64_t problem, void* memory) {
     weights_of<float>(p.lse(side), sums.shift, length, s.weights[side]);
     // What a vector takes along beyond the last one may be infinite, and times 0 become NaN.
     std::memset(s.weights[side] + length, 0, (whole(length) - length) * sizeof(float));
-    deltas_of<float>(p.grad_o(side), p.o(side), s.weights[side], s.deltas[side]);
+    deltas_of<float>(p.grad_o(side), p.o(side), Factors<float>{s.weights[side], 1}, s.deltas[side]);
   }
   float* lags = s.lags + n + kBlock;
   if (call.lag_gradients != nullptr) {

@@ -14,39 +14,9 @@
 // direction goes by itself, with c = lse_rows, a = 1 and without the terms of the columns.
 #pragma once
 
-#include "cross_attention/cpu_tile.h"
+#include "cross_attention/cpu_backward_in_place.h"
 
 namespace binaural::cross_attention::BINAURAL_ISA {
-
-template <class T>
-struct BackwardState {
-  struct Header {
-    bool apart;   // each direction by itself
-    bool fresh;   // the accumulators were not cleared: the first block of each writes
-    bool direct;  // results go to the outputs, not to the accumulators
-    T shift;      // c, in units of log2
-  };
-  Header* header;
-  struct {
-    T *dq, *dk;  // [length, padded(d)]; the same where the similarity is shared
-    T* dv;       // [length, padded(dv)]
-  } sides[2];
-  T* lags;  // per row stripe, of the tile of this stage: [2 kStripe] by column − row + kStripe
-  int64_t bytes;
-
-  BackwardState(const Call& call, void* memory) {
-    Arena arena(memory);
-    header = arena.take<Header>(1);
-    for (int side = 0; side < 2; ++side) {
-      const int64_t length = call.sides[side].length;
-      sides[side].dq = arena.take<T>(length * padded<T>(call.d));
-      sides[side].dk = call.shared ? sides[side].dq : arena.take<T>(length * padded<T>(call.d));
-      sides[side].dv = arena.take<T>(length * padded<T>(call.dv));
-    }
-    lags = arena.take<T>(call.lag_gradients == nullptr ? 0 : call.stripes * 2 * kStripe);
-    bytes = arena.used();
-  }
-};
 
 template <class T>
 struct BackwardScratch {
@@ -60,7 +30,7 @@ struct BackwardScratch {
   T *row_deltas, *column_deltas;    // a δ, b δ
   T* row_shifts;
   T* block;  // [rows, columns] of a block
-  T* lags;   // [kMostBlockRows + kMostBlockColumns + a vector]
+  T* lags;
   int64_t bytes;
 
   BackwardScratch(const Call& call, void* memory) {
@@ -73,7 +43,7 @@ struct BackwardScratch {
       *piece = arena.take<T>(kStripe + kPanel<T>);
     }
     block = arena.take<T>(kBlockSize);
-    lags = arena.take<T>(kMostBlockRows + kMostBlockColumns + kLanes<T>);
+    lags = arena.take<T>(kLagScratch<T>);
     bytes = arena.used();
   }
 };
@@ -85,39 +55,9 @@ int64_t backward_state_bytes(const Call& call) {
 
 template <class T>
 int64_t backward_scratch_bytes(const Call& call) {
-  return BackwardScratch<T>(call, nullptr).bytes;
-}
-
-template <class T>
-const T* lse_of(const Side& side, int64_t problem) {
-  return static_cast<const T*>(side.lse) + problem * side.length;
-}
-
-// What the saved denominators of a problem say of its exponentials.
-template <class T>
-struct LogSums {
-  bool near;  // so near each other that one shift c serves all
-  T shift;    // c, in units of log2
-};
-template <class T>
-LogSums<T> log_sums(const Call& call, int64_t problem) {
-  const Vec<T> nothing = broadcast<T>(-kInfinity<T>);
-  Vec<T> highest = nothing, negated = nothing;  // the largest lse, and −lse
-  for (const Side& side : call.sides) {
-    const T* lse = lse_of<T>(side, problem);
-    for (int64_t i = 0; i < side.length; i += kLanes<T>) {
-      const int64_t count = side.length - i;
-      const Vec<T> l = count >= kLanes<T> ? load<T>(lse + i)
-                                          : (beyond<T>(0, count) ? broadcast<T>(lse[i])
-                                                                 : load_some<T>(lse + i, count));
-      highest = maximum<T>(l, highest);
-      // Without a partner a query has no say.
-      negated = maximum<T>(l == nothing ? nothing : -l, negated);
-    }
-  }
-  const T most = largest<T>(highest), least = -largest<T>(negated);
-  return {(most - least) * static_cast<T>(kLog2E) < kSafeRange<T>,
-          most == -kInfinity<T> ? T(0) : most * static_cast<T>(kLog2E)};
+  const int64_t blocks = BackwardScratch<T>(call, nullptr).bytes,
+                in_place = InPlaceScratch<T>(call, nullptr).bytes;
+  return blocks > in_place ? blocks : in_place;
 }
 
 template <class T>
@@ -137,30 +77,6 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
     std::memset(state.sides[side].dk, 0, length * padded<T>(call.d) * sizeof(T));
     std::memset(state.sides[side].dv, 0, length * padded<T>(call.dv) * sizeof(T));
   }
-}
-
-// 2^(shift − lse) of each query, 0 for one without a partner.
-template <class T>
-void weights_of(const T* lse, T shift, int64_t count, T* weights) {
-  for (int64_t i = 0; i < count; i += kLanes<T>) {
-    const Vec<T> l = i + kLanes<T> <= count ? load<T>(lse + i) : load_some<T>(lse + i, count - i);
-    const Vec<T> weight = exp2<T>(shift - l * static_cast<T>(kLog2E));
-    store<T>(weights + i, l == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : weight);
-  }
-}
-
-// weights · Σ_channels grad · out of each query.
-template <class T, class S>
-void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, const T* weights, T* deltas) {
-  for_row_sums<T>(
-      grad.rows,
-      [&](int64_t row) __attribute__((always_inline)) {
-        return products<T>(grad.data + row * grad.stride, out.data + row * out.stride, grad.width);
-      },
-      // There is room for a whole vector beyond the last row.
-      [&](int64_t row, Vec<T> sums) __attribute__((always_inline)) {
-        store<T>(deltas + row, load<T>(weights + row) * sums);
-      });
 }
 
 // Begins a register tile of dS / E with the terms that δ gives, and multiplies it with E in the
@@ -187,25 +103,6 @@ struct TimesExponentials {
     });
   }
 };
-
-// Adds the diagonals of a block of dS [height, width] to `total`, by column − row; mirrored if the
-// block is that of the other direction.
-template <class T>
-void add_lags(const T* block, int64_t stride, int64_t height, int64_t width, bool mirrored,
-              T* scratch, T* total) {
-  std::memset(scratch, 0, (kMostBlockRows + kMostBlockColumns + kLanes<T>)*sizeof(T));
-  for (int64_t row = 0; row < height; ++row) {
-    T* to = scratch + height - 1 - row;
-    const T* from = block + row * stride;
-    int64_t j = 0;
-    for (; j + kLanes<T> <= width; j += kLanes<T>)
-      store<T>(to + j, load<T>(to + j) + load<T>(from + j));
-    for (; j < width; ++j) to[j] += from[j];
-  }
-  for (int64_t lag = 1 - height; lag < width; ++lag) {
-    total[mirrored ? -lag : lag] += scratch[lag + height - 1];
-  }
-}
 
 template <class T, bool kBoth>
 void pack_backward(const Call& call, const Pass& pass, int64_t problem,
@@ -245,13 +142,13 @@ void pack_backward(const Call& call, const Pass& pass, int64_t problem,
 
     const auto row_grad = of_rows(pass.rows.grad_o, call.dv);
     const int64_t depth = kBoth ? 2 * dv : dv;
-    deltas_of<T>(row_grad, of_rows(pass.rows.o, call.dv), s.row_weights, s.row_deltas);
+    deltas_of<T>(row_grad, of_rows(pass.rows.o, call.dv), row_weights, s.row_deltas);
     pack_rows<T>(row_grad, row_weights, s.left_factor, depth);
     pack_panels<T>(row_grad, row_weights, s.row_grads);
     pack_transposed<T>(of_columns(pass.columns.v, call.dv), no_factor, s.right_factor, depth, 0);
     if (kBoth) {
       const auto column_grad = of_columns(pass.columns.grad_o, call.dv);
-      deltas_of<T>(column_grad, of_columns(pass.columns.o, call.dv), s.column_weights,
+      deltas_of<T>(column_grad, of_columns(pass.columns.o, call.dv), column_weights,
                    s.column_deltas);
       pack_rows<T>(of_rows(pass.rows.v, call.dv), no_factor, s.left_factor + dv, depth);
       pack_panels<T>(column_grad, column_weights, s.column_grads);
@@ -278,7 +175,7 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
            (kBoth ? steps_of<T>(block.rows, dv, block.columns) : 0) +
            steps_of<T>(block.rows, d, block.columns) + steps_of<T>(block.columns, d, block.rows)));
   const auto results = [&](const View& output, T* accumulators, Range range, int64_t width) {
-    if (state.header->direct) return output_rows<T>(call, output, problem);
+    if (state.header->direct) return rows_in_place<T>(call, output, problem, 0);
     return Rows<T>{accumulators + range.begin * width, width};
   };
   const auto &of_rows = state.sides[pass.row_side], &of_columns = state.sides[1 - pass.row_side];
@@ -292,26 +189,27 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   };
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
-    multiply<T, false>(s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
+    multiply<T, false>(s.rows + i * d, d, height, Panels<T>{s.columns + j * d, d}, 0, call.d,
+                       padded<T>(width),
                        Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride}, fetch);
-    multiply<T, true>(s.block, stride, width, s.row_grads, rows.size, i, height, dv,
+    multiply<T, true>(s.block, stride, width, Panels<T>{s.row_grads, rows.size}, i, height, dv,
                       add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {
-      multiply<T, false>(s.block, stride, height, s.column_grads, columns.size, j, width, dv,
-                         add_to(dv_rows, i, j == 0), fetch);
+      multiply<T, false>(s.block, stride, height, Panels<T>{s.column_grads, columns.size}, j, width,
+                         dv, add_to(dv_rows, i, j == 0), fetch);
     }
     multiply<T, false>(
-        s.left_factor + i * depth, depth, height, s.right_factor + j * depth, depth, 0, depth,
-        padded<T>(width),
+        s.left_factor + i * depth, depth, height, Panels<T>{s.right_factor + j * depth, depth}, 0,
+        depth, padded<T>(width),
         TimesExponentials<T, kBoth>{s.block, stride, s.row_deltas + i, s.column_deltas + j}, fetch);
     if (tile_lags != nullptr) {
       const int64_t lag = pass.row_side == 0 ? j - i : i - j;
       add_lags<T>(s.block, stride, height, width, pass.row_side != 0, s.lags,
                   tile_lags + kStripe + lag);
     }
-    multiply<T, false>(s.block, stride, height, s.column_panels, columns.size, j, width, d,
-                       add_to(d_rows, i, j == 0), fetch);
-    multiply<T, true>(s.block, stride, width, s.row_panels, rows.size, i, height, d,
+    multiply<T, false>(s.block, stride, height, Panels<T>{s.column_panels, columns.size}, j, width,
+                       d, add_to(d_rows, i, j == 0), fetch);
+    multiply<T, true>(s.block, stride, width, Panels<T>{s.row_panels, rows.size}, i, height, d,
                       add_to(d_columns, j, i == 0), fetch);
   });
 }
@@ -333,6 +231,9 @@ void backward_tile(const Call& call, int64_t problem, void* memory, int64_t row_
                                      tile_lags, s);
       backward_pass<T, false, kLags>(call, one_direction(call, 1), problem, state, right, left,
                                      tile_lags, s);
+    } else if (is_small<T>(call)) {
+      backward_in_place<T, kLags>(call, problem, state, tile_lags,
+                                  InPlaceScratch<T>(call, scratch));
     } else {
       backward_pass<T, true, kLags>(call, both_directions(call), problem, state, left, right,
                                     tile_lags, s);

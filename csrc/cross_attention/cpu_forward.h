@@ -112,20 +112,29 @@ bool forward_prepare(const Call& call, int64_t problem, void* memory) {
          largest_similarity<T>(call, one_direction(call, 1), problem) < kSafeRange<T>;
 }
 
-// Packs what is matched: the rows as they are, the columns transposed and scaled to units of log2.
+// What is matched: the rows as they are, where they lie or packed; the columns transposed and
+// scaled to units of log2.
 template <class T>
-void pack_match(const Call& call, const Pass& pass, int64_t problem, Range rows, Range columns,
-                T* rows_to, T* columns_to) {
-  const T one = 1, scale = static_cast<T>(call.scale * kLog2E);
-  with_storage<T>(call.storage, [&](auto storage) {
-    using S = decltype(storage);
-    pack_rows<T>(matrix<S>(call, pass.row_match, problem, rows.begin, rows.size, call.d),
-                 Factors<T>{&one, 0}, rows_to, padded<T>(call.d));
-    pack_transposed<T>(
-        matrix<S>(call, pass.column_match, problem, columns.begin, columns.size, call.d),
-        Factors<T>{&scale, 0}, columns_to, padded<T>(call.d), 0);
-  });
-}
+struct Matched {
+  Rows<const T> rows;
+  Panels<T> columns;
+
+  Matched(const Call& call, const Pass& pass, int64_t problem, bool in_place, Range row_range,
+          Range column_range, const ForwardScratch<T>& s)
+      : rows(in_place ? rows_in_place<const T>(call, pass.row_match, problem, row_range.begin)
+                      : packed_rows<T>(call, pass.row_match, problem, row_range, call.d, s.rows)),
+        columns(packed_transposed<T>(call, pass.column_match, problem, column_range, call.d,
+                                     static_cast<T>(call.scale * kLog2E), s.columns)) {}
+
+  // S of a block, finished by the epilogue.
+  template <class Epilogue, class Between>
+  void multiply_block(const Call& call, int64_t i, int64_t height, int64_t j, int64_t width,
+                      const Epilogue& epilogue, Between& between) const {
+    multiply<T, false>(rows.data + i * rows.stride, rows.stride, height,
+                       Panels<T>{columns.data + j * columns.depth, columns.depth}, 0, call.d,
+                       padded<T>(width), epilogue, between);
+  }
+};
 
 template <class T>
 void forward_maxima(const Call& call, int64_t problem, void* memory, int side, int64_t stripe,
@@ -138,7 +147,7 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
   for (int64_t i = 0; i < rows.size; ++i) result[i] = -kInfinity<T>;
   for (int64_t other = 0; other < call.stripes; ++other) {
     const Range columns = stripe_of(pass.columns, other);
-    pack_match<T>(call, pass, problem, rows, columns, s.rows, s.columns);
+    const Matched<T> matched(call, pass, problem, false, rows, columns, s);
     for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
       const T zeros[kMostBlockRows]{};
       for (int64_t l = 0; l < height * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
@@ -146,10 +155,8 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
       Prefetcher nothing;
       const auto run = [&](auto with_lags) {
         constexpr bool kLags = decltype(with_lags)::value;
-        multiply<T, false>(s.rows + i * padded<T>(call.d), padded<T>(call.d), height,
-                           s.columns + j * padded<T>(call.d), padded<T>(call.d), 0, call.d,
-                           padded<T>(width), Maxima<T, kLags>{{zeros, lags}, width, s.row_sums},
-                           nothing);
+        matched.multiply_block(call, i, height, j, width,
+                               Maxima<T, kLags>{{zeros, lags}, width, s.row_sums}, nothing);
       };
       lags == nullptr ? run(std::false_type{}) : run(std::true_type{});
       for (int64_t row = 0; row < height; ++row) {
@@ -201,21 +208,22 @@ void divide_sums(const Call& call, int64_t problem, const ForwardState<T>& state
   }
 }
 
-template <class T, bool kBoth, bool kLags>
+// With kInPlace of a small problem, whose values are read where they lie.
+template <class T, bool kBoth, bool kLags, bool kInPlace = false>
 void forward_pass(const Call& call, const Pass& pass, int64_t problem, const ForwardState<T>& state,
                   Range rows, Range columns, const ForwardScratch<T>& s) {
-  const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv);
-  const T one = 1;
-  pack_match<T>(call, pass, problem, rows, columns, s.rows, s.columns);
-  with_storage<T>(call.storage, [&](auto storage) {
-    using S = decltype(storage);
-    pack_panels<T>(matrix<S>(call, pass.columns.v, problem, columns.begin, columns.size, call.dv),
-                   Factors<T>{&one, 0}, s.column_values);
-    if (kBoth) {
-      pack_panels<T>(matrix<S>(call, pass.rows.v, problem, rows.begin, rows.size, call.dv),
-                     Factors<T>{&one, 0}, s.row_values);
+  const int64_t dv = padded<T>(call.dv);
+  const Matched<T> matched(call, pass, problem, kInPlace, rows, columns, s);
+  const auto values = [&](const Side& side, Range range, T* packed) {
+    if constexpr (kInPlace) {
+      return rows_in_place<const T>(call, side.v, problem, range.begin);
+    } else {
+      return packed_panels<T>(call, side.v, problem, range, call.dv, packed);
     }
-  });
+  };
+  const auto column_values = values(pass.columns, columns, s.column_values);
+  std::remove_const_t<decltype(column_values)> row_values{};
+  if (kBoth) row_values = values(pass.rows, rows, s.row_values);
   const bool fresh = starts_fresh(call);
   const bool rows_direct = direct<T>(call, !kBoth, pass.row_side),
              columns_direct = direct<T>(call, !kBoth, 1 - pass.row_side);
@@ -231,8 +239,8 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const int64_t row = rows.begin + i, column = columns.begin + j;
     std::memset(s.row_sums, 0, height * kLanes<T> * sizeof(T));
-    multiply<T, false>(
-        s.rows + i * d, d, height, s.columns + j * d, d, 0, call.d, padded<T>(width),
+    matched.multiply_block(
+        call, i, height, j, width,
         SummedExponentials<T, kLags, kBoth>{
             {{of_rows.shifts + row, lags_at<T>(call, problem, pass.row_side, row, column)},
              s.block,
@@ -253,31 +261,27 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
             for (int64_t lane = 0; k + lane < height; ++lane) at[lane] += sums[lane];
           }
         });
-    T inverse[kMostBlockColumns];
-    const auto divided = [&](int side, Range range) {
-      divide_sums(call, problem, state, side, range, inverse);
-      const Rows<T> o = output_rows<T>(call, call.sides[side].o, problem);
-      return ScaleTo<T>{o.data + range.begin * o.stride, o.stride, inverse};
+    // Writes what these queries read, divided, or adds it to their accumulators.
+    const auto finish = [&](int side, Range queries, bool is_direct, bool is_first,
+                            const auto& product) {
+      if constexpr (!kInPlace) {
+        if (!is_direct) {
+          T* o = state.sides[side].o + queries.begin * dv;
+          return product(AddTo<T>{o, dv, fresh && is_first});
+        }
+      }
+      T inverse[kMostBlockColumns];
+      divide_sums(call, problem, state, side, queries, inverse);
+      const Rows<T> o = rows_in_place<T>(call, call.sides[side].o, problem, queries.begin);
+      product(ScaleTo<T>{o.data, o.stride, {inverse, 1}});
     };
-    const auto read_columns = [&](const auto& epilogue) {
-      multiply<T, false>(s.block, stride, height, s.column_values, columns.size, j, width, dv,
-                         epilogue, fetch);
-    };
-    if (rows_direct) {
-      read_columns(divided(pass.row_side, {row, height}));
-    } else {
-      read_columns(AddTo<T>{of_rows.o + row * dv, dv, fresh && j == 0});
-    }
+    finish(pass.row_side, {row, height}, rows_direct, j == 0, [&](const auto& epilogue) {
+      multiply<T, false>(s.block, stride, height, column_values, j, width, dv, epilogue, fetch);
+    });
     if (!kBoth) return;
-    const auto read_rows = [&](const auto& epilogue) {
-      multiply<T, true>(s.block, stride, width, s.row_values, rows.size, i, height, dv, epilogue,
-                        fetch);
-    };
-    if (columns_direct) {
-      read_rows(divided(1 - pass.row_side, {column, width}));
-    } else {
-      read_rows(AddTo<T>{of_columns.o + column * dv, dv, fresh && i == 0});
-    }
+    finish(1 - pass.row_side, {column, width}, columns_direct, i == 0, [&](const auto& epilogue) {
+      multiply<T, true>(s.block, stride, width, row_values, i, height, dv, epilogue, fetch);
+    });
   });
 }
 
@@ -294,6 +298,9 @@ void forward_tile(const Call& call, int64_t problem, void* memory, int64_t row_s
     if (state.header->apart) {
       forward_pass<T, false, kLags>(call, one_direction(call, 0), problem, state, left, right, s);
       forward_pass<T, false, kLags>(call, one_direction(call, 1), problem, state, right, left, s);
+    } else if (is_small<T>(call)) {
+      forward_pass<T, true, kLags, true>(call, both_directions(call), problem, state, left, right,
+                                         s);
     } else {
       forward_pass<T, true, kLags>(call, both_directions(call), problem, state, left, right, s);
     }

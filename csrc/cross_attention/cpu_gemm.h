@@ -1,9 +1,4 @@
-// Small matrix products on packed operands, with the work that follows each product done in
-// registers.
-//
-// The right operand is packed in panels: kPanel<T> columns side by side (fewer in the last panel,
-// always a whole number of vectors), one panel after the other, so that a product reads it in
-// order.
+// Small matrix products, with the work that follows each product done in registers.
 #pragma once
 
 #include "common/simd.h"
@@ -29,8 +24,9 @@ constexpr int64_t padded(int64_t width) {
 // How far products go between one call of `between` and the next.
 constexpr int64_t kStep = 4;
 
-template <class T, bool kTransposed, int kRows, int kVectors, class Epilogue, class Between>
-__attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const T* b,
+template <class T, bool kTransposed, int kRows, int kVectors, class Step, class Epilogue,
+          class Between>
+__attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const T* b, Step b_step,
                                              int64_t depth, int64_t row, int64_t column,
                                              const Epilogue& epilogue, Between& between) {
   Vec<T> acc[kRows][kVectors];
@@ -46,7 +42,7 @@ __attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const
       for (int v = 0; v < kVectors; ++v) acc[i][v] += ai * bk[v];
     }
     a += kTransposed ? a_stride : 1;
-    b += kVectors * kLanes<T>;
+    b += b_step;
   };
   int64_t k = 0;
   for (; k + kStep <= depth; k += kStep) {
@@ -58,13 +54,14 @@ __attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const
   epilogue.end(row, column, acc);
 }
 
-template <class T, bool kTransposed, int kVectors, class Epilogue, class Between, int... kRows>
-BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const T* b,
+template <class T, bool kTransposed, int kVectors, class Step, class Epilogue, class Between,
+          int... kRows>
+BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const T* b, Step b_step,
                                    int64_t depth, int64_t row, int64_t column,
                                    const Epilogue& epilogue, Between& between,
                                    std::integer_sequence<int, kRows...>) {
   ((rows == kRows + 1 ? multiply_tile<T, kTransposed, kRows + 1, kVectors>(
-                            a, a_stride, b, depth, row, column, epilogue, between)
+                            a, a_stride, b, b_step, depth, row, column, epilogue, between)
                       : void()),
    ...);
 }
@@ -84,19 +81,52 @@ constexpr int64_t steps_of(int64_t rows, int64_t width, int64_t depth) {
   return tiles * (depth / kStep);
 }
 
-// A [rows, depth] times rows k0 .. k0 + depth of a right operand [panel_depth, width] packed in
-// panels. A is read at a[row * a_stride + k], or at a[k * a_stride + row] if kTransposed. The
-// epilogue begins and ends each register tile, at its row and column; `between` is called every
-// kStep rows of the right operand.
-template <class T, bool kTransposed, class Epilogue, class Between>
-void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64_t panel_depth,
-              int64_t k0, int64_t depth, int64_t width, const Epilogue& epilogue,
-              Between& between) {
+// The right operand of a product, in panels of kPanel<T> columns side by side (fewer in the last,
+// always a whole number of vectors), one panel after the other, so that a product reads it in
+// order.
+template <class T>
+struct Panels {
+  const T* data;
+  int64_t depth;  // rows of a panel
+
+  // Where row k begins in the panel of so many vectors that starts at a column, and how far it is
+  // from there to the next row.
+  BINAURAL_INLINE const T* at(int64_t k, int64_t column, int64_t vectors) const {
+    return data + column * depth + k * vectors * kLanes<T>;
+  }
+  template <int kVectors>
+  BINAURAL_INLINE static auto step() {
+    return std::integral_constant<int64_t, kVectors * kLanes<T>>{};
+  }
+};
+
+// Rows of an operand or of results. As a right operand they are whole vectors wide.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+
+  BINAURAL_INLINE T* at(int64_t k, int64_t column, int64_t) const {
+    return data + k * stride + column;
+  }
+  template <int kVectors>
+  BINAURAL_INLINE int64_t step() const {
+    return stride;
+  }
+};
+
+// A [rows, depth] times rows k0 .. k0 + depth of a right operand of that width. A is read at
+// a[row * a_stride + k], or at a[k * a_stride + row] if kTransposed. The epilogue begins and ends
+// each register tile, at its row and column; `between` is called every kStep rows of the right
+// operand.
+template <class T, bool kTransposed, class Right, class Epilogue, class Between>
+void multiply(const T* a, int64_t a_stride, int64_t rows, const Right& right, int64_t k0,
+              int64_t depth, int64_t width, const Epilogue& epilogue, Between& between) {
   if (rows <= 0 || depth <= 0) return;
   for (int64_t column = 0; column < width; column += kPanel<T>) {
     const int64_t vectors =
         width - column < kPanel<T> ? (width - column) / kLanes<T> : kTileVectors;
-    const T* b = panels + column * panel_depth + k0 * vectors * kLanes<T>;
+    const T* b = right.at(k0, column, vectors);
     const int64_t tiles = tiles_of(rows, vectors);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       // Tiles of nearly equal height: a short last one would leave the arithmetic units waiting.
@@ -104,12 +134,12 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const T* panels, int64
       const int height = static_cast<int>(rows * (tile + 1) / tiles - row);
       const T* at = a + (kTransposed ? row : row * a_stride);
       if (vectors == kTileVectors) {
-        multiply_rows<T, kTransposed, kTileVectors>(height, at, a_stride, b, depth, row, column,
-                                                    epilogue, between,
-                                                    std::make_integer_sequence<int, kTileRows>{});
+        multiply_rows<T, kTransposed, kTileVectors>(
+            height, at, a_stride, b, right.template step<kTileVectors>(), depth, row, column,
+            epilogue, between, std::make_integer_sequence<int, kTileRows>{});
       } else {
-        multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, depth, row, column, epilogue,
-                                         between,
+        multiply_rows<T, kTransposed, 1>(height, at, a_stride, b, right.template step<1>(), depth,
+                                         row, column, epilogue, between,
                                          std::make_integer_sequence<int, kNarrowTileRows>{});
       }
     }
@@ -148,12 +178,19 @@ struct AddTo {
   }
 };
 
+// A factor per row, or one for all where step is 0.
+template <class T>
+struct Factors {
+  const T* values;
+  int64_t step;
+};
+
 // Writes the product, each row times its factor, to c [rows, width].
 template <class T>
 struct ScaleTo {
   T* c;
   int64_t stride;
-  const T* factors;
+  Factors<T> factors;
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
@@ -163,7 +200,8 @@ struct ScaleTo {
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      store<T>(c + (row + i) * stride + column + v * kLanes<T>, acc[i][v] * factors[row + i]);
+      store<T>(c + (row + i) * stride + column + v * kLanes<T>,
+               acc[i][v] * factors.values[(row + i) * factors.step]);
     });
   }
 };

@@ -37,13 +37,6 @@ BINAURAL_INLINE void with_storage(Storage storage, F&& f) {
   }
 }
 
-// A factor per row, or one for all where step is 0.
-template <class T>
-struct Factors {
-  const T* values;
-  int64_t step;
-};
-
 // Calls f(row, column, vector) for all vectors of the matrix, the last of a row padded with zeros.
 template <class T, class S, class F>
 BINAURAL_INLINE void for_vectors(const Matrix<S>& m, F&& f) {

@@ -96,17 +96,56 @@ bool holds_vectors(const Call& call, int64_t width) {
   return call.storage == kWide && width % kLanes<T> == 0;
 }
 
-// Rows of results: of accumulators, or of an output.
+// The rows of an input or an output, from the first on.
 template <class T>
-struct Rows {
-  T* data;
-  int64_t stride;
-};
-
-template <class T>
-Rows<T> output_rows(const Call& call, const View& view, int64_t problem) {
-  const Matrix<T> m = matrix<T>(call, view, problem, 0, 0, 0);
+Rows<T> rows_in_place(const Call& call, const View& view, int64_t problem, int64_t first) {
+  const Matrix<T> m = matrix<T>(call, view, problem, first, 0, 0);
   return {m.data, m.stride};
+}
+
+// Whether a problem is so small that packing its operands takes as long as the products: one panel,
+// and nothing that stands in the way of reading and writing rows where they lie.
+template <class T>
+bool is_small(const Call& call) {
+  return starts_fresh(call) && call.sides[0].length <= kPanel<T> &&
+         call.sides[1].length <= kPanel<T> && holds_vectors<T>(call, call.d) &&
+         holds_vectors<T>(call, call.dv);
+}
+
+// Packs rows as they are for the left operand of a product.
+template <class T>
+Rows<const T> packed_rows(const Call& call, const View& view, int64_t problem, Range rows,
+                          int64_t width, T* to) {
+  const T one = 1;
+  with_storage<T>(call.storage, [&](auto storage) {
+    pack_rows<T>(matrix<decltype(storage)>(call, view, problem, rows.begin, rows.size, width),
+                 Factors<T>{&one, 0}, to, padded<T>(width));
+  });
+  return {to, padded<T>(width)};
+}
+
+// And for the right operand.
+template <class T>
+Panels<T> packed_panels(const Call& call, const View& view, int64_t problem, Range rows,
+                        int64_t width, T* to) {
+  const T one = 1;
+  with_storage<T>(call.storage, [&](auto storage) {
+    pack_panels<T>(matrix<decltype(storage)>(call, view, problem, rows.begin, rows.size, width),
+                   Factors<T>{&one, 0}, to);
+  });
+  return {to, rows.size};
+}
+
+// Packs rows transposed, all times a factor, for the right operand of a product whose inner index
+// is the channel.
+template <class T>
+Panels<T> packed_transposed(const Call& call, const View& view, int64_t problem, Range rows,
+                            int64_t width, T factor, T* to) {
+  with_storage<T>(call.storage, [&](auto storage) {
+    pack_transposed<T>(matrix<decltype(storage)>(call, view, problem, rows.begin, rows.size, width),
+                       Factors<T>{&factor, 0}, to, padded<T>(width), 0);
+  });
+  return {to, padded<T>(width)};
 }
 
 // What this problem writes in the end, and what is read by one soon after it: the next one's rows
@@ -186,9 +225,15 @@ struct Similarity {
       if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
     });
   }
+  // 2^S, exactly 0 where a pair may not match.
+  BINAURAL_INLINE static Vec<T> exponential(Vec<T> similarity) {
+    const Vec<T> e = exp2<T>(similarity);
+    if (!kLags) return e;
+    return similarity == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
+  }
 };
 
-// Stores 2^S, exactly 0 where a pair may not match.
+// Stores 2^S.
 template <class T, bool kLags>
 struct Exponentials : Similarity<T, kLags> {
   T* to;  // [rows, stride]
@@ -197,10 +242,8 @@ struct Exponentials : Similarity<T, kLags> {
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      Vec<T> e = exp2<T>(acc[i][v]);
-      if (kLags) e = acc[i][v] == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
-      acc[i][v] = e;
-      store<T>(to + (row + i) * stride + column + v * kLanes<T>, e);
+      acc[i][v] = Similarity<T, kLags>::exponential(acc[i][v]);
+      store<T>(to + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
     });
   }
 };

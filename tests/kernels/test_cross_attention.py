@@ -165,6 +165,7 @@ def _two_sdpa_calls(call: Call) -> list[Tensor]:
     Case(1, 2, 6, 1, 2, 1, max_lag=2, reach=1),
     Case(1, 40, 35, 2, 100, 3, reach=7),
     Case(1, 1, 3, 1, 128, 128),
+    Case(1, 4, 3, 2, 8, 16, reach=2),
 )
 def test_gradcheck(backend: Backend, case: Case) -> None:
     if torch.float64 not in backend.dtypes:
@@ -180,7 +181,12 @@ def test_gradcheck(backend: Backend, case: Case) -> None:
     assert torch.autograd.gradcheck(function, call.leaves(), fast_mode=case.d > 8)
 
 
-@each(Case(2, 37, 53, 3, 16, 8), Case(2, 40, 24, 2, 5, 7, reach=3), Case(1, 300, 20, 2, 8, 8))
+@each(
+    Case(2, 37, 53, 3, 16, 8),
+    Case(2, 40, 24, 2, 5, 7, reach=3),
+    Case(1, 300, 20, 2, 8, 8),
+    Case(2, 20, 32, 2, 16, 32, reach=3),
+)
 def test_views_of_a_packed_projection_give_the_same_bits(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
     views = packed(call)
@@ -191,7 +197,7 @@ def test_views_of_a_packed_projection_give_the_same_bits(backend: Backend, case:
         assert torch.equal(result, value), name
 
 
-@each(Case(2, 37, 53, 3, 16, 8), Case(2, 40, 24, 1, 5, 1))
+@each(Case(2, 37, 53, 3, 16, 8), Case(2, 40, 24, 1, 5, 1), Case(2, 20, 32, 2, 16, 32))
 def test_any_strides_give_the_same_bits(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
     expected = call.run(backend.name)
@@ -216,7 +222,11 @@ def test_a_gradient_that_is_expanded_or_absent(backend: Backend) -> None:
         assert torch.equal(ours, value)
 
 
-@each(Case(2, 37, 53, 3, 5, 7, reach=3, max_lag=30), Case(1, 300, 520, 1, 24, 8))
+@each(
+    Case(2, 37, 53, 3, 5, 7, reach=3, max_lag=30),
+    Case(1, 300, 520, 1, 24, 8),
+    Case(2, 17, 31, 2, 16, 16, reach=3),
+)
 def test_reads_nothing_beside_its_inputs(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
     expected = call.run(backend.name)
@@ -235,6 +245,7 @@ def test_reads_nothing_beside_its_inputs(backend: Backend, case: Case) -> None:
     Case(2, 20, 90, 2, 16, 8, max_lag=10, reach=10),
     Case(2, 90, 20, 2, 16, 8, max_lag=10),
     Case(1, 300, 520, 1, 24, 40, reach=1),
+    Case(2, 31, 17, 2, 16, 16, reach=1),
 )
 def test_every_output_is_written(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)

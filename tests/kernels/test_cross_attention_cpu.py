@@ -28,6 +28,11 @@ CASES = [
         Case(3, 16, 30, 2, 16, 48).both(),
         Case(2, 64, 51, 2, 64, 32, reach=4).both(),
         Case(2, 17, 32, 2, 16, 16, size=8.0).both(),
+        # small ones, whose operands are read where they lie
+        Case(3, 32, 32, 2, 32, 16, reach=31).both(),
+        Case(2, 1, 32, 2, 16, 64, reach=40).both(),
+        Case(2, 29, 1, 3, 64, 32).both(),
+        Case(2, 5, 7, 2, 128, 112, scale=-0.2).both(),
         # of one block, but with rows that end within a vector
         Case(2, 33, 30, 2, 16, 40).both(),
         Case(2, 33, 30, 2, 40, 16).both(),
@@ -245,6 +250,7 @@ def at_the_end(values):
 
 for case in (
     Case(1, 17, 31, 2, 20, 16, separate=True), Case(1, 33, 65, 1, 16, 24), Case(1, 50, 5, 2, 33, 1, reach=3),
+    Case(2, 17, 31, 1, 32, 16, reach=3), Case(1, 5, 32, 2, 16, 48),
 ):
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         call = make(case).to(dtype)

@@ -1,0 +1,118 @@
+// What both forms of the backward need: the state of a problem, and what each query contributes.
+#pragma once
+
+#include "cross_attention/cpu_tile.h"
+
+namespace binaural::cross_attention::BINAURAL_ISA {
+
+template <class T>
+struct BackwardState {
+  struct Header {
+    bool apart;   // each direction by itself
+    bool fresh;   // the accumulators were not cleared: the first block of each writes
+    bool direct;  // results go to the outputs, not to the accumulators
+    T shift;      // c, in units of log2
+  };
+  Header* header;
+  struct {
+    T *dq, *dk;  // [length, padded(d)]; the same where the similarity is shared
+    T* dv;       // [length, padded(dv)]
+  } sides[2];
+  T* lags;  // per row stripe, of the tile of this stage: [2 kStripe] by column − row + kStripe
+  int64_t bytes;
+
+  BackwardState(const Call& call, void* memory) {
+    Arena arena(memory);
+    header = arena.take<Header>(1);
+    for (int side = 0; side < 2; ++side) {
+      const int64_t length = call.sides[side].length;
+      sides[side].dq = arena.take<T>(length * padded<T>(call.d));
+      sides[side].dk = call.shared ? sides[side].dq : arena.take<T>(length * padded<T>(call.d));
+      sides[side].dv = arena.take<T>(length * padded<T>(call.dv));
+    }
+    lags = arena.take<T>(call.lag_gradients == nullptr ? 0 : call.stripes * 2 * kStripe);
+    bytes = arena.used();
+  }
+};
+
+template <class T>
+const T* lse_of(const Side& side, int64_t problem) {
+  return static_cast<const T*>(side.lse) + problem * side.length;
+}
+
+// What the saved denominators of a problem say of its exponentials.
+template <class T>
+struct LogSums {
+  bool near;  // so near each other that one shift c serves all
+  T shift;    // c, in units of log2
+};
+template <class T>
+LogSums<T> log_sums(const Call& call, int64_t problem) {
+  const Vec<T> nothing = broadcast<T>(-kInfinity<T>);
+  Vec<T> highest = nothing, negated = nothing;  // the largest lse, and −lse
+  for (const Side& side : call.sides) {
+    const T* lse = lse_of<T>(side, problem);
+    for (int64_t i = 0; i < side.length; i += kLanes<T>) {
+      const int64_t count = side.length - i;
+      const Vec<T> l = count >= kLanes<T> ? load<T>(lse + i)
+                                          : (beyond<T>(0, count) ? broadcast<T>(lse[i])
+                                                                 : load_some<T>(lse + i, count));
+      highest = maximum<T>(l, highest);
+      // Without a partner a query has no say.
+      negated = maximum<T>(l == nothing ? nothing : -l, negated);
+    }
+  }
+  const T most = largest<T>(highest), least = -largest<T>(negated);
+  return {(most - least) * static_cast<T>(kLog2E) < kSafeRange<T>,
+          most == -kInfinity<T> ? T(0) : most * static_cast<T>(kLog2E)};
+}
+
+// 2^(shift − lse) of each query, 0 for one without a partner.
+template <class T>
+void weights_of(const T* lse, T shift, int64_t count, T* weights) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    const Vec<T> l = i + kLanes<T> <= count ? load<T>(lse + i) : load_some<T>(lse + i, count - i);
+    const Vec<T> weight = exp2<T>(shift - l * static_cast<T>(kLog2E));
+    store<T>(weights + i, l == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : weight);
+  }
+}
+
+// factor · Σ_channels grad · out of each query.
+template <class T, class S>
+void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, Factors<T> factors, T* deltas) {
+  for_row_sums<T>(
+      grad.rows,
+      [&](int64_t row) __attribute__((always_inline)) {
+        return products<T>(grad.data + row * grad.stride, out.data + row * out.stride, grad.width);
+      },
+      // There is room for a whole vector beyond the last row.
+      [&](int64_t row, Vec<T> sums) __attribute__((always_inline)) {
+        store<T>(deltas + row, sums * (factors.step == 0 ? broadcast<T>(factors.values[0])
+                                                         : load<T>(factors.values + row)));
+      });
+}
+
+// The numbers that add_lags needs besides: the lags of a block, and a vector.
+template <class T>
+constexpr int64_t kLagScratch = kMostBlockRows + kMostBlockColumns + kLanes<T>;
+
+// Adds the diagonals of a block of dS [height, width] to `total`, by column − row; mirrored if the
+// block is that of the other direction.
+template <class T>
+void add_lags(const T* block, int64_t stride, int64_t height, int64_t width, bool mirrored,
+              T* scratch, T* total) {
+  std::memset(scratch, 0, kLagScratch<T> * sizeof(T));
+  for (int64_t row = 0; row < height; ++row) {
+    T* to = scratch + height - 1 - row;
+    const T* from = block + row * stride;
+    int64_t j = 0;
+    for (; j + kLanes<T> <= width; j += kLanes<T>)
+      store<T>(to + j, load<T>(to + j) + load<T>(from + j));
+    for (; j < width; ++j) to[j] += from[j];
+  }
+  for (int64_t lag = 1 - height; lag < width; ++lag) {
+    total[mirrored ? -lag : lag] += scratch[lag + height - 1];
+  }
+}
+
+}  // namespace binaural::cross_attention::BINAURAL_ISA

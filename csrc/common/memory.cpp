@@ -22,7 +22,7 @@ std::atomic<bool> poisoned{false};
 
 void poison(void* data, size_t bytes) {
   // NaN in every floating-point type.
-  if (poisoned.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
+  if (bytes > 0 && poisoned.load(std::memory_order_relaxed)) std::memset(data, 0xff, bytes);
 }
 
 void* thread_scratch(size_t bytes) {

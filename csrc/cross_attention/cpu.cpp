@@ -414,7 +414,7 @@ void check_lse(const char* name, const Tensor& lse, const Call& call, int64_t ro
   STD_TORCH_CHECK(lse.is_cpu() && lse.scalar_type() == dtype && lse.is_contiguous() &&
                       lse.dim() == 3 && lse.size(0) == rows && lse.size(1) == call.heads &&
                       lse.size(2) == length,
-                  name, " must be what cross_attention_forward returned");
+                  name, " must be what the forward returned");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
@@ -467,7 +467,10 @@ class Packed {
                         value_channels % heads == 0,
                     "packed must be [2 R, time, channels] on the CPU, those of queries and values "
                     "divisible by heads");
-    const int64_t keys = all.size(2) - query_channels - value_channels;
+    // Each by itself first: their sum may be beyond the largest integer.
+    const int64_t keys = query_channels <= all.size(2) && value_channels <= all.size(2)
+                             ? all.size(2) - query_channels - value_channels
+                             : -1;
     STD_TORCH_CHECK(keys == 0 || keys == query_channels,
                     "packed must have channels of queries, values and as many of keys or none");
     has_keys_ = keys > 0;
@@ -533,7 +536,7 @@ std::tuple<Tensor, Tensor> packed_backward(Tensor grad_o, Tensor packed, int64_t
     STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.dim() == 4 &&
                         tensor.size(0) == 2 * rows && tensor.size(1) == time &&
                         tensor.size(2) == heads && tensor.size(3) == call.dv,
-                    name, " must have the shape and dtype of what was read");
+                    name, " must have the shape and dtype of what was read, on the CPU");
     return with_contiguous_channels(tensor);
   };
   const Tensor grad = read("the gradient", grad_o), out = read("o", o);

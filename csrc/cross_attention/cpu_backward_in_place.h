@@ -17,8 +17,8 @@ struct InPlaceScratch {
   T *matches, *values, *grads;      // of the columns, transposed
   T *row_weights, *column_weights;  // a, b
   T *row_deltas, *column_deltas;    // δ
-  T* of_rows;                       // [rows, padded(columns)]: P, then dS
-  T* of_columns;                    // Q
+  T* p_block;                       // [rows, padded(columns)]: P, then dS
+  T* q_block;                       // Q
   T* lags;
   int64_t bytes;
 
@@ -29,7 +29,7 @@ struct InPlaceScratch {
     for (T** piece : {&row_weights, &column_weights, &row_deltas, &column_deltas}) {
       *piece = arena.take<T>(kPanel<T>);
     }
-    for (T** piece : {&of_rows, &of_columns}) *piece = arena.take<T>(kPanel<T> * kPanel<T>);
+    for (T** piece : {&p_block, &q_block}) *piece = arena.take<T>(kPanel<T> * kPanel<T>);
     lags = arena.take<T>(kLagScratch<T>);
     bytes = arena.used();
   }
@@ -38,8 +38,8 @@ struct InPlaceScratch {
 // Ends a register tile of the similarity with P and Q, exactly 0 where a pair may not match.
 template <class T, bool kLags>
 struct Probabilities : Similarity<T, kLags> {
-  T* of_rows;  // [rows, stride]
-  T* of_columns;
+  T* p_block;  // [rows, stride]
+  T* q_block;
   int64_t stride;
   const T* row_weights;
   const T* column_weights;
@@ -49,16 +49,16 @@ struct Probabilities : Similarity<T, kLags> {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       const Vec<T> e = Similarity<T, kLags>::exponential(acc[i][v]);
       const int64_t at = (row + i) * stride + column + v * kLanes<T>;
-      store<T>(of_rows + at, e * row_weights[row + i]);
-      store<T>(of_columns + at, e * load<T>(column_weights + column + v * kLanes<T>));
+      store<T>(p_block + at, e * row_weights[row + i]);
+      store<T>(q_block + at, e * load<T>(column_weights + column + v * kLanes<T>));
     });
   }
 };
 
 // Begins with −δ of each row, and ends with P times the result, in place of P.
 template <class T>
-struct TimesOfRows {
-  T* of_rows;
+struct TimesP {
+  T* p_block;
   int64_t stride;
   const T* deltas;
 
@@ -71,7 +71,7 @@ struct TimesOfRows {
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      T* at = of_rows + (row + i) * stride + column + v * kLanes<T>;
+      T* at = p_block + (row + i) * stride + column + v * kLanes<T>;
       store<T>(at, load<T>(at) * acc[i][v]);
     });
   }
@@ -79,9 +79,9 @@ struct TimesOfRows {
 
 // Begins with −δ of each column, and adds Q times the result.
 template <class T>
-struct AddTimesOfColumns {
+struct AddTimesQ {
   T* to;
-  const T* of_columns;
+  const T* q_block;
   int64_t stride;
   const T* deltas;
 
@@ -95,7 +95,7 @@ struct AddTimesOfColumns {
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       const int64_t at = (row + i) * stride + column + v * kLanes<T>;
-      store<T>(to + at, load<T>(to + at) + load<T>(of_columns + at) * acc[i][v]);
+      store<T>(to + at, load<T>(to + at) + load<T>(q_block + at) * acc[i][v]);
     });
   }
 };
@@ -131,29 +131,29 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
                                  steps_of<T>(n, stride, d) + 2 * steps_of<T>(n, stride, dv) +
                                      steps_of<T>(m, dv, n) + steps_of<T>(n, dv, m) +
                                      steps_of<T>(n, d, m) + steps_of<T>(m, d, n));
-  const auto to = [&](const View& view, const T& factor) {
+  const auto to = [&](const View& view, const T* factor) {
     const Rows<T> output = rows_in_place<T>(call, view, problem, 0);
-    return ScaleTo<T>{output.data, output.stride, {&factor, 0}};
+    return ScaleTo<T>{output.data, output.stride, {factor, 0}};
   };
   T shifts[kPanel<T>];
   for (T& each : shifts) each = shift;
-  const T* lags = lags_at<T>(call, problem, pass.row_side, 0, 0);
+  const T* lags = lags_at<T>(call, problem, 0, 0, 0);
   multiply<T, false>(
       q_rows.data, q_rows.stride, n, q_transposed, 0, d, stride,
       Probabilities<T, kLags>{
-          {shifts, lags}, s.of_rows, s.of_columns, stride, s.row_weights, s.column_weights},
+          {shifts, lags}, s.p_block, s.q_block, stride, s.row_weights, s.column_weights},
       fetch);
-  multiply<T, true>(s.of_rows, stride, m, do_rows, 0, n, dv, to(pass.columns.dv, one), fetch);
-  multiply<T, false>(s.of_columns, stride, n, do_columns, 0, m, dv, to(pass.rows.dv, one), fetch);
+  multiply<T, true>(s.p_block, stride, m, do_rows, 0, n, dv, to(pass.columns.dv, &one), fetch);
+  multiply<T, false>(s.q_block, stride, n, do_columns, 0, m, dv, to(pass.rows.dv, &one), fetch);
   multiply<T, false>(do_rows.data, do_rows.stride, n, v_transposed, 0, dv, stride,
-                     TimesOfRows<T>{s.of_rows, stride, s.row_deltas}, fetch);
+                     TimesP<T>{s.p_block, stride, s.row_deltas}, fetch);
   multiply<T, false>(v_rows.data, v_rows.stride, n, do_transposed, 0, dv, stride,
-                     AddTimesOfColumns<T>{s.of_rows, s.of_columns, stride, s.column_deltas}, fetch);
+                     AddTimesQ<T>{s.p_block, s.q_block, stride, s.column_deltas}, fetch);
   if (tile_lags != nullptr) {
-    add_lags<T>(s.of_rows, stride, n, m, pass.row_side != 0, s.lags, tile_lags + kStripe);
+    add_lags<T>(s.p_block, stride, n, m, false, s.lags, tile_lags + kStripe);
   }
-  multiply<T, false>(s.of_rows, stride, n, q_columns, 0, m, d, to(pass.rows.dq, scale), fetch);
-  multiply<T, true>(s.of_rows, stride, m, q_rows, 0, n, d, to(pass.columns.dq, scale), fetch);
+  multiply<T, false>(s.p_block, stride, n, q_columns, 0, m, d, to(pass.rows.dq, &scale), fetch);
+  multiply<T, true>(s.p_block, stride, m, q_rows, 0, n, d, to(pass.columns.dq, &scale), fetch);
 }
 
 }  // namespace binaural::cross_attention::BINAURAL_ISA

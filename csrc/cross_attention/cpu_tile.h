@@ -104,7 +104,8 @@ Rows<T> rows_in_place(const Call& call, const View& view, int64_t problem, int64
 }
 
 // Whether a problem is so small that packing its operands takes as long as the products: one panel,
-// and nothing that stands in the way of reading and writing rows where they lie.
+// and nothing that stands in the way of reading and writing rows where they lie. It is a single
+// block then, and all its results are `direct`.
 template <class T>
 bool is_small(const Call& call) {
   return starts_fresh(call) && call.sides[0].length <= kPanel<T> &&
@@ -124,7 +125,7 @@ Rows<const T> packed_rows(const Call& call, const View& view, int64_t problem, R
   return {to, padded<T>(width)};
 }
 
-// And for the right operand.
+// Packs rows in panels for the right operand of a product.
 template <class T>
 Panels<T> packed_panels(const Call& call, const View& view, int64_t problem, Range rows,
                         int64_t width, T* to) {

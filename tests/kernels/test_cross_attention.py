@@ -249,7 +249,7 @@ def test_reads_nothing_beside_its_inputs(backend: Backend, case: Case) -> None:
 )
 def test_every_output_is_written(backend: Backend, case: Case) -> None:
     call = make(case).to(torch.float32, backend.device)
-    torch.use_deterministic_algorithms(True)  # empty memory is then filled with NaN, if asked
+    torch.use_deterministic_algorithms(True)  # empty memory of PyTorch is then NaN, if asked
     try:
         torch.utils.deterministic.fill_uninitialized_memory = False
         expected = call.run(backend.name)

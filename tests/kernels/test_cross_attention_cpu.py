@@ -33,6 +33,11 @@ CASES = [
         Case(2, 1, 32, 2, 16, 64, reach=40).both(),
         Case(2, 29, 1, 3, 64, 32).both(),
         Case(2, 5, 7, 2, 128, 112, scale=-0.2).both(),
+        # and what is as short, but with a band, or rows that end within a vector
+        Case(2, 8, 8, 2, 16, 16, max_lag=2).both(),
+        Case(1, 3, 8, 1, 16, 16, max_lag=0).both(),
+        Case(2, 8, 8, 2, 21, 16).both(),
+        Case(2, 8, 7, 2, 16, 21).both(),
         # of one block, but with rows that end within a vector
         Case(2, 33, 30, 2, 16, 40).both(),
         Case(2, 33, 30, 2, 40, 16).both(),

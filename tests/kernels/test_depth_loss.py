@@ -135,7 +135,7 @@ def test_opcheck(backend: Backend, shape: tuple[int, ...], dtype: torch.dtype, p
 def test_every_output_is_written(backend: Backend, shape: tuple[int, ...]) -> None:
     pred, target = (t.float().to(backend.device) for t in make(shape))
     expected = run(pred, target, backend.name)
-    torch.use_deterministic_algorithms(True)  # empty memory is then filled with NaN
+    torch.use_deterministic_algorithms(True)  # PyTorch then fills empty memory with NaN; of C++ it always is
     try:
         poisoned = run(pred, target, backend.name)
     finally:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.features import channel_names
-from kernels.layers import batch_norm_relu, share_norms, upsample_concat
+from kernels.layers import batch_norm_relu, conv3x3, share_norms, upsample_concat
 
 LEVELS = 5
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
@@ -20,6 +20,16 @@ def level_channels(base_channels: int) -> tuple[int, ...]:
     return tuple(base_channels * width for width in _WIDTHS)
 
 
+class Conv3x3(nn.Conv2d):
+    """3 × 3 convolution, padded by 1, without a bias: [B, C_in, H, W] → [B, C_out, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv3x3(x, self.weight)
+
+
 class DoubleConv(nn.Sequential):
     """(3 × 3 convolution, batch norm, ReLU) twice: [B, C_in, H, W] → [B, C_out, H, W]."""
 
@@ -27,10 +37,10 @@ class DoubleConv(nn.Sequential):
         mid_channels = mid_channels or out_channels
         super().__init__(
             # No bias: the batch norm behind it would take it away again.
-            nn.Conv2d(in_channels, mid_channels, 3, padding=1, bias=False),
+            Conv3x3(in_channels, mid_channels),
             nn.BatchNorm2d(mid_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
+            Conv3x3(mid_channels, out_channels),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )

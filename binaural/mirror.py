@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.sharing import as_one_batch
 from binaural.view_transform import ViewTransform, row_channels
-from kernels.layers import add_mirrored, mirror_weight
+from kernels.layers import add_mirrored, conv3x3, mirror_weight
 
 
 class MirrorConv2d(nn.Module):
@@ -45,7 +45,7 @@ class MirrorConv2d(nn.Module):
         device = x.device.type
         cast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if cast else self.weight.dtype
-        return F.conv2d(x, mirror_weight(self.weight, self.parts, dtype), padding=1)
+        return conv3x3(x, mirror_weight(self.weight, self.parts, dtype))
 
 
 class MirrorDoubleConv(DoubleConv):

@@ -47,6 +47,7 @@ STABLE_TORCH_LIBRARY(binaural, m) {
   m.def("add_mirrored_backward(Tensor gradient) -> Tensor dboth");
   m.def("mirror_weight_forward(Tensor weight, int first_part, ScalarType dtype) -> Tensor both");
   m.def("mirror_weight_backward(Tensor gradient, int first_part) -> Tensor dweight");
+  m.def("conv_weight_gradient(Tensor dy, Tensor x) -> Tensor dweight");
   m.def("release_memory() -> ()");
 }
 

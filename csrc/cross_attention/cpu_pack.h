@@ -1,11 +1,13 @@
-// Operands packed for cpu_gemm.h: converted to the type that is computed in, scaled, padded with
+// Operands packed for common/gemm.h: converted to the type that is computed in, scaled, padded with
 // zeros.
 #pragma once
 
-#include "cross_attention/cpu_gemm.h"
+#include "common/gemm.h"
 #include "cross_attention/cpu_kernel.h"
 
 namespace binaural::cross_attention::BINAURAL_ISA {
+
+using namespace binaural::BINAURAL_ISA;
 
 // One head of one problem: [rows, width] at `data`, rows `stride` apart.
 template <class S>

@@ -7,5 +7,6 @@
 #define BINAURAL_VECTOR_BYTES 64
 #define BINAURAL_AVX512
 #define BINAURAL_AVX512_BF16
+#define BINAURAL_TILE_ROWS 12
 #include "layers/cpu_table.h"
 #endif

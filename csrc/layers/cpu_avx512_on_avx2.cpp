@@ -6,5 +6,6 @@
 #pragma GCC target("avx2,fma")
 #define BINAURAL_ISA avx512_on_avx2
 #define BINAURAL_VECTOR_BYTES 64
+#define BINAURAL_TILE_ROWS 4
 #include "layers/cpu_table.h"
 #endif

@@ -3,4 +3,5 @@
 
 #define BINAURAL_ISA generic
 #define BINAURAL_VECTOR_BYTES 16
+#define BINAURAL_TILE_ROWS 6
 #include "layers/cpu_table.h"

@@ -28,6 +28,13 @@ struct Taps {
   const float* weights;
 };
 
+// A 3 × 3 convolution of maps [B, H, W, C], padded by 1.
+struct Convolution {
+  int64_t batch, height, width, in_channels, out_channels;
+};
+// in_channels are a multiple of it: whole vectors of every instruction set.
+constexpr int64_t kConvWeightChannels = 16;
+
 // S is how maps are stored; all is computed in float.
 template <class S>
 struct Kernels {
@@ -67,6 +74,11 @@ struct Kernels {
   void (*convert)(const float* from, int64_t count, S* to);
   // to = a + b
   void (*add)(const S* a, const S* b, int64_t count, float* to);
+  // The gradient of a convolution's weights [out, 3, 3, in], of outputs `begin` to `end`.
+  void (*conv_weight)(const S* x, const S* dy, const Convolution&, int64_t begin, int64_t end,
+                      float* scratch, float* dweight);
+  // How many numbers of scratch that needs for so many outputs; aligned to 64 bytes.
+  int64_t (*conv_weight_scratch)(const Convolution&, int64_t outputs);
 };
 
 struct KernelPair {

@@ -1,5 +1,6 @@
 // The kernels of one instruction set; the last thing that its translation unit includes.
 #include "layers/cpu_batch_norm_relu.h"
+#include "layers/cpu_conv_weight.h"
 #include "layers/cpu_interpolate.h"
 #include "layers/cpu_layer_norm.h"
 #include "layers/cpu_mirror.h"
@@ -12,7 +13,7 @@ constexpr Kernels<S> kTable = {add_moments<S>,  normalise<S>,     pool<S>,
                                unpool<S>,       add_gradients<S>, differentiate<S>,
                                interpolate<S>,  layer_norm<S>,    differentiate_layer_norm<S>,
                                add_mirrored<S>, part_mirrored<S>, convert<S>,
-                               add<S>};
+                               add<S>,          conv_weight<S>,   conv_weight_scratch};
 }
 
 const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};

@@ -1,7 +1,11 @@
-"""What stands around the convolutions: norms, activation and pooling; upsampling; what a mirror does."""
+"""What stands around the convolutions: norms, activation and pooling; upsampling; what a mirror does.
+
+And of the convolutions themselves one gradient, where the library's is slow.
+"""
 
 from kernels.layers.add_mirrored import add_mirrored
 from kernels.layers.batch_norm_relu import batch_norm_relu
+from kernels.layers.conv3x3 import conv3x3
 from kernels.layers.layer_norm import layer_norm
 from kernels.layers.mirror_weight import mirror_weight
 from kernels.layers.reference import share_norms
@@ -10,6 +14,7 @@ from kernels.layers.upsample_concat import upsample_concat
 __all__ = [
     "add_mirrored",
     "batch_norm_relu",
+    "conv3x3",
     "layer_norm",
     "mirror_weight",
     "share_norms",

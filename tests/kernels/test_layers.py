@@ -1,12 +1,17 @@
 """The layers between convolutions against their definitions in plain PyTorch."""
 
+import sys
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import use_backend
 from kernels.layers import (
     add_mirrored,
     batch_norm_relu,
+    conv3x3,
     layer_norm,
     mirror_weight,
     reference,
@@ -14,6 +19,7 @@ from kernels.layers import (
 )
 
 DTYPES = (torch.float32, torch.bfloat16)
+CONV3X3 = sys.modules[conv3x3.__module__]
 
 
 def make_map(*shape, dtype, offset=0.0):
@@ -345,7 +351,90 @@ def test_mirror_weight_refuses_parts_that_do_not_fit(parts):
         mirror_weight(torch.ones(2, 8, 3, 3), parts, torch.float32)
 
 
-def test_second_order_raises():
+CONVOLUTIONS = [
+    (2, 16, 5, 7, 9),
+    (1, 48, 24, 40, 11),
+    (3, 32, 16, 1, 5),
+    (1, 16, 1, 6, 1),
+    (1, 16, 17, 3, 300),
+]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width"), CONVOLUTIONS)
+def test_the_gradient_of_a_convolutions_weights(batch, inputs, outputs, height, width, dtype):
+    x = make_map(batch, inputs, height, width, dtype=dtype).detach()
+    dy = make_map(batch, outputs, height, width, dtype=dtype).detach()
+    weight = torch.zeros(outputs, inputs, 3, 3, dtype=torch.float64, requires_grad=True)
+    (exact,) = torch.autograd.grad(F.conv2d(x.double(), weight, padding=1), weight, dy.double())
+    result = torch.ops.binaural.conv_weight_gradient(dy, x).permute(0, 3, 1, 2)
+    assert result.dtype == torch.float32
+    assert (result - exact).norm() < 1e-6 * exact.norm()
+
+
+def test_the_gradient_of_a_convolutions_weights_is_the_same_on_any_number_of_threads():
+    x, dy = (make_map(2, channels, 20, 30, dtype=torch.float32).detach() for channels in (32, 50))
+    check_threads(lambda: [torch.ops.binaural.conv_weight_gradient(dy, x)])
+
+
+def test_the_gradient_of_a_convolutions_weights_refuses_what_does_not_fit():
+    x, dy = (make_map(2, 16, 6, 5, dtype=torch.float32).detach() for _ in range(2))
+    run = torch.ops.binaural.conv_weight_gradient
+    for other in (dy[:1], dy[..., 1:], dy[:, :, 1:]):
+        with pytest.raises(RuntimeError, match="dy must"):
+            run(other.contiguous(memory_format=torch.channels_last), x)
+    with pytest.raises(RuntimeError, match="dy must"):
+        run(dy.bfloat16(), x)
+    with pytest.raises(RuntimeError, match="x must have a multiple of 16 channels, got 8"):
+        run(dy, x[:, :8].contiguous(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize("needs", ["both", "weight"])
+def test_conv3x3(monkeypatch, needs):
+    monkeypatch.setattr(CONV3X3, "_LIBRARY_IS_SLOW", True)
+    x = make_map(2, 32, 9, 8, dtype=torch.float32).requires_grad_(needs == "both")
+    weight = make_map(24, 32, 3, 3, dtype=torch.float32)
+    inputs = [x, weight] if needs == "both" else [weight]
+    y = conv3x3(x, weight)
+    assert "Conv3x3" in type(y.grad_fn).__name__
+    dy = torch.randn_like(y, memory_format=torch.contiguous_format)
+    ours = [y, *torch.autograd.grad(y, inputs, dy)]
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    for result, value in zip(ours, [exact, *torch.autograd.grad(exact, inputs, dy.double())], strict=True):
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        assert (result - value).norm() < 1e-6 * value.norm()
+
+
+def test_conv3x3_counts_as_the_convolution_that_it_is(monkeypatch):
+    counts = []
+    for ours in (False, True):
+        monkeypatch.setattr(CONV3X3, "_LIBRARY_IS_SLOW", ours)
+        x, weight = make_map(2, 32, 9, 8, dtype=torch.float32), make_map(24, 32, 3, 3, dtype=torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            conv3x3(x, weight).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "case", ["fast library", "layout", "float64", "channels", "small", "autocast", "inference"]
+)
+def test_conv3x3_of_all_else_is_pytorchs(monkeypatch, case):
+    monkeypatch.setattr(CONV3X3, "_LIBRARY_IS_SLOW", case != "fast library")
+    channels, side = 20 if case == "channels" else 16, 7 if case == "small" else 8
+    dtype = torch.float64 if case == "float64" else torch.float32
+    x, weight = make_map(2, channels, side, side, dtype=dtype), make_map(8, channels, 3, 3, dtype=dtype)
+    if case == "layout":
+        x = x.detach().contiguous()
+    with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+        with torch.set_grad_enabled(case != "inference"):
+            y = conv3x3(x, weight)
+        assert torch.equal(y, F.conv2d(x, weight, padding=1))
+    assert "Conv3x3" not in type(y.grad_fn).__name__
+
+
+def test_second_order_raises(monkeypatch):
     x = make_map(2, 4, 4, 4, dtype=torch.float32)
     y, _ = batch_norm_relu(x, torch.ones(4), torch.zeros(4), torch.zeros(4), torch.ones(4), training=True)
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -368,6 +457,11 @@ def test_second_order_raises():
     (gradient,) = torch.autograd.grad(both.square().sum(), skip, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
+    monkeypatch.setattr(CONV3X3, "_LIBRARY_IS_SLOW", True)
+    x, weight = make_map(1, 16, 8, 8, dtype=torch.float32), make_map(4, 16, 3, 3, dtype=torch.float32)
+    (gradient,) = torch.autograd.grad(conv3x3(x, weight).square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("case", ["layout", "dtype", "asked"])
@@ -388,6 +482,7 @@ def test_operators_refuse_empty_maps():
         lambda: ops.layer_norm_forward(empty, weight, weight, 1e-5),
         lambda: ops.mirror_weight_forward(empty, 0, torch.float32),
         lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False),
+        lambda: ops.conv_weight_gradient(empty, empty),
     ):
         with pytest.raises(RuntimeError, match="not empty"):
             call()
@@ -413,6 +508,9 @@ def test_operators_pass_opcheck(shape, norms):
         torch.library.opcheck(ops.layer_norm_backward, (gradient, x, of_channels[0], *of_pixels))
     torch.library.opcheck(ops.add_mirrored_forward, (x,))
     torch.library.opcheck(ops.add_mirrored_backward, (x,))
+    torch.library.opcheck(
+        ops.conv_weight_gradient, (x, make_map(shape[0], 32, *shape[2:], dtype=torch.float32).detach())
+    )
     weight = make_map(4, 6, 3, 3, dtype=torch.float32).detach()
     for dtype in DTYPES:
         torch.library.opcheck(ops.mirror_weight_forward, (weight, 4, dtype))

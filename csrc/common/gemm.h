@@ -3,12 +3,11 @@
 
 #include "common/simd.h"
 
-namespace binaural::cross_attention::BINAURAL_ISA {
-
-using namespace binaural::BINAURAL_ISA;
+namespace binaural::BINAURAL_ISA {
 
 // Accumulators of one register tile: rows x vectors. 12 of the 16 registers of AVX2, 24 of the 32
-// of AVX-512. A tile of one vector may have more rows.
+// of AVX-512. A tile of one vector may have more rows. A translation unit defines
+// BINAURAL_TILE_ROWS.
 constexpr int kTileVectors = 2;
 constexpr int kTileRows = BINAURAL_TILE_ROWS;
 constexpr int kNarrowTileRows = kTileRows * 4 / 3;
@@ -206,4 +205,4 @@ struct ScaleTo {
   }
 };
 
-}  // namespace binaural::cross_attention::BINAURAL_ISA
+}  // namespace binaural::BINAURAL_ISA

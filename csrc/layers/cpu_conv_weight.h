@@ -16,9 +16,11 @@ struct ChunkOfRows {
   int64_t rows, pitch;  // pitch: pixels from one row to the next
 
   explicit ChunkOfRows(const Convolution& conv) : pitch(conv.width + 1) {
-    constexpr int64_t kPixels = 256;
-    rows = kPixels / pitch < 1 ? 1 : kPixels / pitch;
-    rows = rows < conv.height ? rows : conv.height;
+    constexpr int64_t kMostPixels = 320;
+    const int64_t most = kMostPixels / pitch < 1 ? 1 : kMostPixels / pitch;
+    // Chunks of nearly equal height: each takes the rows above and below along.
+    const int64_t chunks = (conv.height + most - 1) / most;
+    rows = (conv.height + chunks - 1) / chunks;
   }
   // Of the input, with a row above and below, and a pixel in front.
   int64_t input_pixels() const { return (rows + 2) * pitch + 1; }

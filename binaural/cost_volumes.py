@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from binaural.blocks import Conv3x3
 from binaural.sharing import as_one_batch, each_ear, share
 from kernels.layers import layer_norm
 
@@ -146,7 +147,7 @@ class Concatenation(CostVolume):
         self.project_right = nn.Conv2d(channels, width, 1, bias=False)
         self.compare = nn.Sequential(
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            Conv3x3(width, width),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )

@@ -79,38 +79,12 @@ void backward_prepare(const Call& call, int64_t problem, void* memory) {
   }
 }
 
-// Begins a register tile of dS / E with the terms that δ gives, and multiplies it with E in the
-// end.
-template <class T, bool kBoth>
-struct TimesExponentials {
-  T* block;  // [rows, stride], E before and dS after
-  int64_t stride;
-  const T* row_deltas;
-  const T* column_deltas;
-
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-row_deltas[row + i]);
-      if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
-    });
-  }
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      T* at = block + (row + i) * stride + column + v * kLanes<T>;
-      store<T>(at, load<T>(at) * acc[i][v]);
-    });
-  }
-};
-
 template <class T, bool kBoth>
 void pack_backward(const Call& call, const Pass& pass, int64_t problem,
                    const BackwardState<T>& state, Range rows, Range columns,
                    const BackwardScratch<T>& s) {
   const int64_t dv = padded<T>(call.dv);
-  const T one = 1, scale = static_cast<T>(call.scale),
-          scale_log2 = static_cast<T>(call.scale * kLog2E);
+  const T one = 1, scale = static_cast<T>(call.scale);
   const T shift = state.header->shift;
   const T* row_lse = lse_of<T>(pass.rows, problem) + rows.begin;
   const T* column_lse = lse_of<T>(pass.columns, problem) + columns.begin;
@@ -135,9 +109,7 @@ void pack_backward(const Call& call, const Pass& pass, int64_t problem,
         column_weights{s.column_weights, 1};
     const auto row_match = of_rows(pass.row_match, call.d),
                column_match = of_columns(pass.column_match, call.d);
-    pack_rows<T>(row_match, no_factor, s.rows, padded<T>(call.d));
     pack_panels<T>(row_match, Factors<T>{&scale, 0}, s.row_panels);
-    pack_transposed<T>(column_match, Factors<T>{&scale_log2, 0}, s.columns, padded<T>(call.d), 0);
     pack_panels<T>(column_match, Factors<T>{&scale, 0}, s.column_panels);
 
     const auto row_grad = of_rows(pass.rows.grad_o, call.dv);
@@ -162,6 +134,7 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
                    const BackwardState<T>& state, Range rows, Range columns, T* tile_lags,
                    const BackwardScratch<T>& s) {
   const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
+  const Matched<T> matched(call, pass, problem, false, rows, columns, s.rows, s.columns);
   pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
   const bool fresh = state.header->fresh;
   const Block block = first_block(rows, columns);
@@ -189,9 +162,9 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   };
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
-    multiply<T, false>(s.rows + i * d, d, height, Panels<T>{s.columns + j * d, d}, 0, call.d,
-                       padded<T>(width),
-                       Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride}, fetch);
+    matched.multiply_block(call, i, height, j, width,
+                           Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride},
+                           fetch);
     multiply<T, true>(s.block, stride, width, Panels<T>{s.row_grads, rows.size}, i, height, dv,
                       add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {

@@ -55,28 +55,6 @@ struct Probabilities : Similarity<T, kLags> {
   }
 };
 
-// Begins with −δ of each row, and ends with P times the result, in place of P.
-template <class T>
-struct TimesP {
-  T* p_block;
-  int64_t stride;
-  const T* deltas;
-
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-deltas[row + i]);
-    });
-  }
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      T* at = p_block + (row + i) * stride + column + v * kLanes<T>;
-      store<T>(at, load<T>(at) * acc[i][v]);
-    });
-  }
-};
-
 // Begins with −δ of each column, and adds Q times the result.
 template <class T>
 struct AddTimesQ {
@@ -112,8 +90,9 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
   const auto in_place = [&](const View& view) {
     return rows_in_place<const T>(call, view, problem, 0);
   };
-  const Rows<const T> q_rows = in_place(pass.row_match), q_columns = in_place(pass.column_match),
-                      v_rows = in_place(pass.rows.v), do_rows = in_place(pass.rows.grad_o),
+  const Matched<T> matched(call, pass, problem, true, rows, columns, nullptr, s.matches);
+  const Rows<const T> q_columns = in_place(pass.column_match), v_rows = in_place(pass.rows.v),
+                      do_rows = in_place(pass.rows.grad_o),
                       do_columns = in_place(pass.columns.grad_o);
   const auto set_deltas = [&](const Side& side, T* deltas) {
     deltas_of<T>(matrix<T>(call, side.grad_o, problem, 0, side.length, dv),
@@ -121,8 +100,6 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
   };
   set_deltas(pass.rows, s.row_deltas);
   set_deltas(pass.columns, s.column_deltas);
-  const Panels<T> q_transposed = packed_transposed<T>(
-      call, pass.column_match, problem, columns, d, static_cast<T>(call.scale * kLog2E), s.matches);
   const Panels<T> v_transposed =
       packed_transposed<T>(call, pass.columns.v, problem, columns, dv, one, s.values);
   const Panels<T> do_transposed =
@@ -138,22 +115,23 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
   T shifts[kPanel<T>];
   for (T& each : shifts) each = shift;
   const T* lags = lags_at<T>(call, problem, 0, 0, 0);
-  multiply<T, false>(
-      q_rows.data, q_rows.stride, n, q_transposed, 0, d, stride,
+  matched.multiply_block(
+      call, 0, n, 0, m,
       Probabilities<T, kLags>{
           {shifts, lags}, s.p_block, s.q_block, stride, s.row_weights, s.column_weights},
       fetch);
   multiply<T, true>(s.p_block, stride, m, do_rows, 0, n, dv, to(pass.columns.dv, &one), fetch);
   multiply<T, false>(s.q_block, stride, n, do_columns, 0, m, dv, to(pass.rows.dv, &one), fetch);
   multiply<T, false>(do_rows.data, do_rows.stride, n, v_transposed, 0, dv, stride,
-                     TimesP<T>{s.p_block, stride, s.row_deltas}, fetch);
+                     TimesExponentials<T, false>{s.p_block, stride, s.row_deltas, nullptr}, fetch);
   multiply<T, false>(v_rows.data, v_rows.stride, n, do_transposed, 0, dv, stride,
                      AddTimesQ<T>{s.p_block, s.q_block, stride, s.column_deltas}, fetch);
   if (tile_lags != nullptr) {
     add_lags<T>(s.p_block, stride, n, m, false, s.lags, tile_lags + kStripe);
   }
   multiply<T, false>(s.p_block, stride, n, q_columns, 0, m, d, to(pass.rows.dq, &scale), fetch);
-  multiply<T, true>(s.p_block, stride, m, q_rows, 0, n, d, to(pass.columns.dq, &scale), fetch);
+  multiply<T, true>(s.p_block, stride, m, matched.rows, 0, n, d, to(pass.columns.dq, &scale),
+                    fetch);
 }
 
 }  // namespace binaural::cross_attention::BINAURAL_ISA

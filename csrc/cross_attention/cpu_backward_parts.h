@@ -92,6 +92,31 @@ void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, Factors<T> factors, 
       });
 }
 
+// Begins a register tile of dS / E with the terms that δ gives, of the rows and if kBoth of the
+// columns, and multiplies it with E, or with P, in the end.
+template <class T, bool kBoth>
+struct TimesExponentials {
+  T* block;  // [rows, stride], E before and dS after
+  int64_t stride;
+  const T* row_deltas;
+  const T* column_deltas;
+
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      acc[i][v] = broadcast<T>(-row_deltas[row + i]);
+      if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
+    });
+  }
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
+    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
+      T* at = block + (row + i) * stride + column + v * kLanes<T>;
+      store<T>(at, load<T>(at) * acc[i][v]);
+    });
+  }
+};
+
 // The numbers that add_lags needs besides: the lags of a block, and a vector.
 template <class T>
 constexpr int64_t kLagScratch = kMostBlockRows + kMostBlockColumns + kLanes<T>;

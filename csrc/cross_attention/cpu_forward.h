@@ -112,30 +112,6 @@ bool forward_prepare(const Call& call, int64_t problem, void* memory) {
          largest_similarity<T>(call, one_direction(call, 1), problem) < kSafeRange<T>;
 }
 
-// What is matched: the rows as they are, where they lie or packed; the columns transposed and
-// scaled to units of log2.
-template <class T>
-struct Matched {
-  Rows<const T> rows;
-  Panels<T> columns;
-
-  Matched(const Call& call, const Pass& pass, int64_t problem, bool in_place, Range row_range,
-          Range column_range, const ForwardScratch<T>& s)
-      : rows(in_place ? rows_in_place<const T>(call, pass.row_match, problem, row_range.begin)
-                      : packed_rows<T>(call, pass.row_match, problem, row_range, call.d, s.rows)),
-        columns(packed_transposed<T>(call, pass.column_match, problem, column_range, call.d,
-                                     static_cast<T>(call.scale * kLog2E), s.columns)) {}
-
-  // S of a block, finished by the epilogue.
-  template <class Epilogue, class Between>
-  void multiply_block(const Call& call, int64_t i, int64_t height, int64_t j, int64_t width,
-                      const Epilogue& epilogue, Between& between) const {
-    multiply<T, false>(rows.data + i * rows.stride, rows.stride, height,
-                       Panels<T>{columns.data + j * columns.depth, columns.depth}, 0, call.d,
-                       padded<T>(width), epilogue, between);
-  }
-};
-
 template <class T>
 void forward_maxima(const Call& call, int64_t problem, void* memory, int side, int64_t stripe,
                     void* scratch) {
@@ -147,7 +123,7 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
   for (int64_t i = 0; i < rows.size; ++i) result[i] = -kInfinity<T>;
   for (int64_t other = 0; other < call.stripes; ++other) {
     const Range columns = stripe_of(pass.columns, other);
-    const Matched<T> matched(call, pass, problem, false, rows, columns, s);
+    const Matched<T> matched(call, pass, problem, false, rows, columns, s.rows, s.columns);
     for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
       const T zeros[kMostBlockRows]{};
       for (int64_t l = 0; l < height * kLanes<T>; ++l) s.row_sums[l] = -kInfinity<T>;
@@ -213,7 +189,7 @@ template <class T, bool kBoth, bool kLags, bool kInPlace = false>
 void forward_pass(const Call& call, const Pass& pass, int64_t problem, const ForwardState<T>& state,
                   Range rows, Range columns, const ForwardScratch<T>& s) {
   const int64_t dv = padded<T>(call.dv);
-  const Matched<T> matched(call, pass, problem, kInPlace, rows, columns, s);
+  const Matched<T> matched(call, pass, problem, kInPlace, rows, columns, s.rows, s.columns);
   const auto values = [&](const Side& side, Range range, T* packed) {
     if constexpr (kInPlace) {
       return rows_in_place<const T>(call, side.v, problem, range.begin);

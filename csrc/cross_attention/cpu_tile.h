@@ -149,6 +149,30 @@ Panels<T> packed_transposed(const Call& call, const View& view, int64_t problem,
   return {to, padded<T>(width)};
 }
 
+// What is matched: the rows as they are, where they lie or packed; the columns transposed and
+// scaled to units of log2.
+template <class T>
+struct Matched {
+  Rows<const T> rows;
+  Panels<T> columns;
+
+  Matched(const Call& call, const Pass& pass, int64_t problem, bool in_place, Range row_range,
+          Range column_range, T* packed, T* transposed)
+      : rows(in_place ? rows_in_place<const T>(call, pass.row_match, problem, row_range.begin)
+                      : packed_rows<T>(call, pass.row_match, problem, row_range, call.d, packed)),
+        columns(packed_transposed<T>(call, pass.column_match, problem, column_range, call.d,
+                                     static_cast<T>(call.scale * kLog2E), transposed)) {}
+
+  // S of a block, finished by the epilogue.
+  template <class Epilogue, class Between>
+  void multiply_block(const Call& call, int64_t i, int64_t height, int64_t j, int64_t width,
+                      const Epilogue& epilogue, Between& between) const {
+    multiply<T, false>(rows.data + i * rows.stride, rows.stride, height,
+                       Panels<T>{columns.data + j * columns.depth, columns.depth}, 0, call.d,
+                       padded<T>(width), epilogue, between);
+  }
+};
+
 // What this problem writes in the end, and what is read by one soon after it: the next one's rows
 // would come too late.
 template <class T>

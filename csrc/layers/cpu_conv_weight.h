@@ -29,7 +29,7 @@ struct ChunkOfRows {
 
 inline int64_t conv_weight_scratch(const Convolution& conv, int64_t outputs) {
   const ChunkOfRows chunk(conv);
-  return chunk.input_pixels() * conv.in_channels + chunk.gradient_pixels() * padded<float>(outputs);
+  return chunk.input_pixels() * kPanel<float> + chunk.gradient_pixels() * padded<float>(outputs);
 }
 
 // Channels of a row of pixels as floats, to + pixel · step; zeros where there is no row.
@@ -80,8 +80,8 @@ void conv_weight(const S* x, const S* dy, const Convolution& conv, int64_t begin
   const ChunkOfRows chunk(conv);
   const int64_t in = conv.in_channels, out = conv.out_channels, width = conv.width;
   const int64_t outputs = end - begin, step = padded<float>(outputs);
-  float* input = scratch;  // in panels
-  float* gradient = input + chunk.input_pixels() * in;
+  float* input = scratch;  // one panel of it
+  float* gradient = input + chunk.input_pixels() * kPanel<float>;
   for (int64_t image = 0; image < conv.batch; ++image) {
     for (int64_t first = 0; first < conv.height; first += chunk.rows) {
       const int64_t left = conv.height - first, rows = left < chunk.rows ? left : chunk.rows;
@@ -90,18 +90,6 @@ void conv_weight(const S* x, const S* dy, const Convolution& conv, int64_t begin
         return row < 0 || row >= conv.height ? nullptr
                                              : map + (image * conv.height + row) * width * channels;
       };
-      for (int64_t column = 0; column < in; column += kPanel<float>) {
-        const int64_t channels = in - column < kPanel<float> ? in - column : kPanel<float>;
-        float* to = input + column * pixels;
-        copy_row<S>(nullptr, 0, 1, channels, to, channels);
-        to += channels;
-        for (int64_t row = first - 1; row <= first + rows; ++row) {
-          const S* from = row_of(x, row, in);
-          copy_row<S>(from == nullptr ? nullptr : from + column, in, width, channels, to, channels);
-          copy_row<S>(nullptr, 0, 1, channels, to + width * channels, channels);
-          to += chunk.pitch * channels;
-        }
-      }
       for (int64_t row = 0; row < rows; ++row) {
         float* to = gradient + row * chunk.pitch * step;
         copy_row<S>(row_of(dy, first + row, out) + begin, out, width, outputs, to, step);
@@ -111,7 +99,16 @@ void conv_weight(const S* x, const S* dy, const Convolution& conv, int64_t begin
       const NothingBetween nothing;
       for (int64_t column = 0; column < in; column += kPanel<float>) {
         const int64_t channels = in - column < kPanel<float> ? in - column : kPanel<float>;
-        const Panels<float> panel{input + column * pixels, pixels};
+        float* at = input;
+        copy_row<S>(nullptr, 0, 1, channels, at, channels);
+        at += channels;
+        for (int64_t row = first - 1; row <= first + rows; ++row) {
+          const S* from = row_of(x, row, in);
+          copy_row<S>(from == nullptr ? nullptr : from + column, in, width, channels, at, channels);
+          copy_row<S>(nullptr, 0, 1, channels, at + width * channels, channels);
+          at += chunk.pitch * channels;
+        }
+        const Panels<float> panel{input, pixels};
         for (int64_t tap = 0; tap < 9; ++tap) {
           float* to = dweight + (begin * 9 + tap) * in + column;
           multiply<float, true>(gradient, step, outputs, panel, tap / 3 * chunk.pitch + tap % 3,

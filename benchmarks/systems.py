@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
+from binaural.attention import Scope
 from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
 from binaural.sharing import each_ear
 from binaural.training.optimisation import make_optimizer
-from binaural.training.options import VIEW_LEVELS
+from binaural.training.options import DEFAULTS, SKIP_LEVELS, VIEW_LEVELS
 from kernels import use_backend
 
 LEAN = 0.375  # makes up for what fusion and attention take, in large networks
@@ -71,13 +72,19 @@ class MaskedL1(nn.Module):
 
 def make_ours(base: int, **arguments: Any) -> nn.Module:
     """The network that `train.py` makes, up to some arguments."""
-    as_trained: dict[str, Any] = {"symmetric": True, "view_levels": VIEW_LEVELS["binaural"]}
+    as_trained: dict[str, Any] = {
+        "symmetric": True,
+        "attention_levels": DEFAULTS["attention_levels"],
+        "view_levels": VIEW_LEVELS["binaural"],
+        "skip_levels": SKIP_LEVELS["binaural"],
+    }
     return BinauralAttentionDepthNet(base, **(as_trained | arguments))
 
 
-def naive(scope: str) -> System:
-    """Attention as first written: two similarity matrices, materialised; every term of the loss eager."""
-    make = partial(make_ours, symmetric=False, similarity="separate", scope=scope, backend="reference")
+def naive(scope: Scope) -> System:
+    """The network and its attention as first written: attention at levels 2 to 5, a skip at all levels; two
+    similarity matrices, materialised; every term of the loss eager."""
+    make = partial(BinauralAttentionDepthNet, similarity="separate", scope=scope, backend="reference")
     return System(make, fast=False, loss=lambda: BinauralAttentionLoss(backend="reference"))
 
 

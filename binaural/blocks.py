@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.features import channel_names
+from binaural.sharing import each_ear
 from kernels.layers import batch_norm_relu, conv3x3, share_norms, upsample_concat
 
 LEVELS = 5
+ALL_SKIPS = (1, 2, 3, 4)
+"""All levels that can have a skip: their maps go to the decoder beside what comes up from below."""
+
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five levels, times base_channels
 
 
@@ -133,6 +137,19 @@ class Fusion(nn.Module):
         return norm_relu(self.norm, fused)[0]
 
 
+class NoFusion(nn.Module):
+    """In place of `Fusion` where the decoder has no skip."""
+
+    def forward(self, *ears: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [B, 0, H, W]."""
+        return no_skip(each_ear(ears)[0])
+
+
+def no_skip(x: Tensor) -> Tensor:
+    """[B, C, H, W] → [B, 0, H, W]."""
+    return x.detach()[:, :0]
+
+
 class Decoder(nn.Module):
     """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`.
 
@@ -141,20 +158,23 @@ class Decoder(nn.Module):
     Args:
         channels: channels of the five levels of features that come in; as many as those of the finest come
             out.
+        skip_levels: the levels, 1 (finest) to 4, that have a skip. The maps of the others come in without
+            channels (`no_skip`): they tell their size alone.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], skip_levels: Sequence[int] = ALL_SKIPS) -> None:
         super().__init__()
         ups, below = [], channels[-1]
-        for level in range(LEVELS - 2, -1, -1):
-            out = channels[level - 1] if level > 0 else channels[0]
-            ups.append(self.up(channels[level], below, out))
+        for level in reversed(ALL_SKIPS):
+            out = channels[max(level - 2, 0)]
+            skip = channels[level - 1] if level in skip_levels else 0
+            ups.append(self.up(skip, below, out, max(out, (skip + below) // 2)))
             below = out
         self.ups = nn.ModuleList(ups)
 
-    def up(self, skip: int, below: int, out: int) -> DoubleConv:
-        """The block that a level's concatenated maps go through, given their channels."""
-        return DoubleConv(skip + below, out, mid_channels=(skip + below) // 2)
+    def up(self, skip: int, below: int, out: int, mid: int) -> DoubleConv:
+        """The block that a level's concatenated maps go through, given the channels of all maps."""
+        return DoubleConv(skip + below, out, mid)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → [B, C_1, H, W]."""
@@ -170,10 +190,13 @@ class DepthDecoder(Decoder):
     Args:
         channels: channels of the five levels of features that come in.
         max_depth: the largest depth that can be predicted, metres.
+        skip_levels: as in `Decoder`.
     """
 
-    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
-        super().__init__(channels)
+    def __init__(
+        self, channels: Sequence[int], max_depth: float, skip_levels: Sequence[int] = ALL_SKIPS
+    ) -> None:
+        super().__init__(channels, skip_levels)
         self.max_depth = max_depth
         self.head = depth_head(channels[0])
 
@@ -200,10 +223,10 @@ def check_sizes(base_channels: int, max_depth: float) -> None:
         raise ValueError(f"max_depth must be positive, in metres, got {max_depth}")
 
 
-def check_levels(name: str, levels: Sequence[int]) -> None:
+def check_levels(name: str, levels: Sequence[int], deepest: int = LEVELS) -> None:
     """Raise ValueError, naming the argument, unless all are different levels of the encoder."""
-    if len(set(levels)) != len(levels) or not all(1 <= level <= LEVELS for level in levels):
-        raise ValueError(f"{name} must be different levels from 1 to {LEVELS}, got {tuple(levels)}")
+    if len(set(levels)) != len(levels) or not all(1 <= level <= deepest for level in levels):
+        raise ValueError(f"{name} must be different levels from 1 to {deepest}, got {tuple(levels)}")
 
 
 def check_input(x: Tensor, features: Sequence[str], smallest: int = 2 ** (LEVELS - 1)) -> None:

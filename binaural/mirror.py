@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
+from binaural.blocks import ALL_SKIPS, DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.sharing import as_one_batch
 from binaural.view_transform import ViewTransform, row_channels
 from kernels.layers import add_mirrored, conv3x3, mirror_weight
@@ -128,11 +128,14 @@ class MirrorDepthDecoder(DepthDecoder):
     Args:
         channels: channels of the five levels of features that come in.
         max_depth: the largest depth that can be predicted, metres.
+        skip_levels: as in `Decoder`.
     """
 
-    def __init__(self, channels: Sequence[int], max_depth: float) -> None:
-        super().__init__(channels, max_depth)
+    def __init__(
+        self, channels: Sequence[int], max_depth: float, skip_levels: Sequence[int] = ALL_SKIPS
+    ) -> None:
+        super().__init__(channels, max_depth, skip_levels)
         self.head = depth_head(channels[0] // 2, MirrorHead)
 
-    def up(self, skip: int, below: int, out: int) -> DoubleConv:
-        return MirrorDoubleConv([skip, below], out, (skip + below) // 2)
+    def up(self, skip: int, below: int, out: int, mid: int) -> DoubleConv:
+        return MirrorDoubleConv([part for part in (skip, below) if part], out, mid)

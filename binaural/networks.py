@@ -11,13 +11,17 @@ from binaural.adaptive_bins import AdaptiveBinsNet
 from binaural.attention import BinauralCrossAttention, Scope, Similarity
 from binaural.base_residual import BaseResidualNet
 from binaural.blocks import (
+    ALL_SKIPS,
+    LEVELS,
     DepthDecoder,
     Encoder,
     Fusion,
+    NoFusion,
     check_input,
     check_levels,
     check_sizes,
     level_channels,
+    no_skip,
 )
 from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
 from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
@@ -73,12 +77,16 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             between them, that are no mirror images.
         view_levels: levels whose matched maps also go through a view transform, from what is heard to where
             the camera looks (`binaural.view_transform`).
+        skip_levels: levels, 1 to 4, whose fused maps the decoder sees beside what comes up from below. Fine
+            maps of frequency and time lie over nothing in the picture, and take most of the time: with a view
+            transform, level 3 alone does as well.
         backend: of `kernels.cross_attention`.
 
     Raises:
-        ValueError: an attention level or a view level outside 1 to 5, sizes that are not positive, unknown
-            features or matching, a cost volume with scope "plane", odd base_channels of a symmetric network,
-            or what `BinauralCrossAttention` refuses.
+        ValueError: an attention level or a view level outside 1 to 5, a skip level outside 1 to 4, attention
+            at a level that neither decoder nor view transform reads, view levels without a skip at level 3,
+            sizes that are not positive, unknown features or matching, a cost volume with scope "plane", odd
+            base_channels of a symmetric network, or what `BinauralCrossAttention` refuses.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         features: Sequence[str] = MAGNITUDE,
         symmetric: bool = False,
         view_levels: Sequence[int] = (),
+        skip_levels: Sequence[int] = ALL_SKIPS,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -111,6 +120,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             raise ValueError(f"{matching} needs scope 'time': its lags have no meaning on a plane")
         check_levels("attention_levels", attention_levels)
         check_levels("view_levels", view_levels)
+        check_skips(skip_levels, view_levels, attention_levels)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "attention_levels": tuple(attention_levels),
@@ -125,6 +135,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             "features": self.features,
             "symmetric": symmetric,
             "view_levels": tuple(view_levels),
+            "skip_levels": tuple(skip_levels),
         }
         channels = level_channels(base_channels)
         ear_widths = [_scale_channels(c, ear_width) for c in channels]
@@ -155,8 +166,11 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
             {str(level): match_ears(ear_widths[level - 1]) for level in sorted(attention_levels)}
         )
         fusion, decoder = (MirrorFusion, MirrorDepthDecoder) if symmetric else (Fusion, DepthDecoder)
-        self.fusion = nn.ModuleList(fusion(ear, full) for ear, full in zip(ear_widths, channels, strict=True))
-        self.decoder = decoder(channels, max_depth)
+        self.fusion = nn.ModuleList(
+            fusion(ear, full) if level in (*skip_levels, LEVELS) else NoFusion()
+            for level, ear, full in zip(range(1, LEVELS + 1), ear_widths, channels, strict=True)
+        )
+        self.decoder = decoder(channels, max_depth, skip_levels)
 
         target = channels[TARGET_LEVEL - 1]
 
@@ -201,9 +215,11 @@ class UNet(Pretrained, nn.Module):
         max_depth: the largest depth that can be predicted, metres.
         features: what the network is fed with, names in `binaural.features.FEATURES`.
         view_levels: levels whose maps also go through a view transform, as in `BinauralAttentionDepthNet`.
+        skip_levels: levels, 1 to 4, whose maps the decoder sees beside what comes up from below.
 
     Raises:
-        ValueError: sizes that are not positive, unknown features, a view level outside 1 to 5.
+        ValueError: sizes that are not positive, unknown features, a view level outside 1 to 5, a skip level
+            outside 1 to 4, or view levels without a skip at level 3.
     """
 
     def __init__(
@@ -212,20 +228,24 @@ class UNet(Pretrained, nn.Module):
         max_depth: float = 30.0,
         features: Sequence[str] = MAGNITUDE,
         view_levels: Sequence[int] = (),
+        skip_levels: Sequence[int] = ALL_SKIPS,
     ) -> None:
         super().__init__()
         check_sizes(base_channels, max_depth)
         check_levels("view_levels", view_levels)
+        check_skips(skip_levels, view_levels)
         self.features = check_features(features)
         self.arguments: dict[str, Any] = {
             "base_channels": base_channels,
             "max_depth": max_depth,
             "features": self.features,
             "view_levels": tuple(view_levels),
+            "skip_levels": tuple(skip_levels),
         }
         channels = level_channels(base_channels)
         self.encoder = Encoder(len(channel_names(self.features)), channels)
-        self.decoder = DepthDecoder(channels, max_depth)
+        self.skip_levels = skip_levels
+        self.decoder = DepthDecoder(channels, max_depth, skip_levels)
         target = channels[TARGET_LEVEL - 1]
 
         def view_transform(level: int) -> ViewTransform:
@@ -242,7 +262,8 @@ class UNet(Pretrained, nn.Module):
         features = self.encoder(x)
         index = TARGET_LEVEL - 1
         features[index] = self.view_transforms(features[index], [(x,) for x in features])
-        return self.decoder(features)
+        read = (*self.skip_levels, LEVELS)
+        return self.decoder([x if level in read else no_skip(x) for level, x in enumerate(features, 1)])
 
 
 NETWORKS: tuple[type[Pretrained], ...] = (
@@ -252,6 +273,24 @@ NETWORKS: tuple[type[Pretrained], ...] = (
     BaseResidualNet,
     AdaptiveBinsNet,
 )
+
+
+def check_skips(
+    skip_levels: Sequence[int], view_levels: Sequence[int], attention_levels: Sequence[int] = ()
+) -> None:
+    """Raise ValueError unless all are levels that can have a skip, and what is made at others is read."""
+    check_levels("skip_levels", skip_levels, max(ALL_SKIPS))
+    if view_levels and TARGET_LEVEL not in skip_levels:
+        raise ValueError(
+            f"skip_levels must have level {TARGET_LEVEL}, to whose map view transforms add, "
+            f"got {tuple(skip_levels)}"
+        )
+    unread = sorted({*attention_levels} - {*skip_levels, *view_levels, LEVELS})
+    if unread:
+        raise ValueError(
+            f"skip_levels must have the attention_levels {tuple(unread)}, or nobody reads what is matched "
+            f"there, got {tuple(skip_levels)}"
+        )
 
 
 def load_network(folder: str | Path) -> Pretrained:

@@ -43,6 +43,7 @@ _FRONT_ENDS = {
 _BINAURAL = ("--model", "binaural")
 _LEAN = (*_BINAURAL, "--ear_width", str(LEAN))
 _UNET = ("--model", "unet")
+_ALL_SKIPS = ("--skip_levels", "1", "2", "3", "4", "--attention_levels", "2", "3", "4", "5")
 SYSTEMS: dict[str, System] = {
     "binaural": System(_BINAURAL),
     "unet": System(_UNET),
@@ -50,9 +51,11 @@ SYSTEMS: dict[str, System] = {
     "base_residual": System(("--model", "base_residual")),
     "adabins_distill": System(("--model", "adabins_distill"), taught=True),
     "binaural, no attention": System((*_BINAURAL, "--attention_levels")),
-    "binaural, no view transform": System((*_BINAURAL, "--view_levels")),
-    "unet, view transform": System((*_UNET, "--view_levels", "3")),
+    "binaural, all skips": System((*_BINAURAL, *_ALL_SKIPS)),
+    "binaural, all skips, no view transform": System((*_BINAURAL, *_ALL_SKIPS, "--view_levels")),
+    "unet, view transform": System((*_UNET, "--view_levels", "3", "--skip_levels", "3")),
     "binaural, lean ears": System(_LEAN),
+    "binaural, lean ears, 5 epochs": System((*_LEAN, "--nb_epochs", "5")),
     "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),
     "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),
     "concatenation": System((*_BINAURAL, "--matching", "concatenation")),

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from binaural.blocks import check_levels
+from binaural.blocks import ALL_SKIPS, check_levels
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.data import BatVisionV2
 from binaural.features import CAMERA, MAGNITUDE, SOUND
-from binaural.networks import Matching
+from binaural.networks import Matching, check_skips
 from binaural.simulate.constants import FRAMES
 
 # What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.
@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "model": "binaural",
     "matching": "attention",
     "teacher": None,
-    "attention_levels": [2, 3, 4, 5],
+    "attention_levels": [3, 5],
     "heads": 4,
     "scope": "time",
     "similarity": "shared",
@@ -56,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
     "ear_width": 1.0,
     "symmetric": True,
     "view_levels": None,
+    "skip_levels": None,
     "use_adaptive_loss": False,
     "lambda_recon": 1.0,
     "lambda_edge": 0.2,
@@ -83,6 +84,8 @@ DEFAULTS: dict[str, Any] = {
 }
 VIEW_LEVELS: dict[str, list[int]] = {"binaural": [3], "unet": []}
 """By default, of the models that can have a view transform."""
+SKIP_LEVELS: dict[str, list[int]] = {"binaural": [3], "unet": list(ALL_SKIPS)}
+"""By default, of the models that can go without some; `binaural` adds the levels that are matched."""
 
 # A resumed run may change these; anything else would make it another run.
 CHANGEABLE = {
@@ -90,7 +93,11 @@ CHANGEABLE = {
     "checkpoint_activations", "log_interval", "use_wandb", "resume", "runs_dir", "experiment_name",
 }  # fmt: skip
 
-BEFORE_IT_WAS_AN_OPTION: dict[str, Any] = {"symmetric": False, "view_levels": []}
+BEFORE_IT_WAS_AN_OPTION: dict[str, Any] = {
+    "symmetric": False,
+    "view_levels": [],
+    "skip_levels": list(ALL_SKIPS),
+}
 """What runs did whose config.json does not name these options, where that is not today's default."""
 
 MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
@@ -180,9 +187,10 @@ def make_parser() -> argparse.ArgumentParser:
         "that are no mirror images of each other",
         action=argparse.BooleanOptionalAction,
     )
-    by_model = ", ".join(f"{name}: {' '.join(map(str, v)) or 'none'}" for name, v in VIEW_LEVELS.items())
     add(model, "--view_levels", "levels that also go through a view transform, from what is heard to where "
-        f"the camera looks (default {by_model})", nargs="*", type=int)  # fmt: skip
+        f"the camera looks (default {_by_model(VIEW_LEVELS)})", nargs="*", type=int)  # fmt: skip
+    add(model, "--skip_levels", "levels, 1 to 4, whose maps the decoder sees beside what comes up from "
+        f"below (default {_by_model(SKIP_LEVELS)}; and those matched)", nargs="*", type=int)  # fmt: skip
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
@@ -234,6 +242,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _by_model(levels: dict[str, list[int]]) -> str:
+    return ", ".join(f"{name}: {' '.join(map(str, some)) or 'none'}" for name, some in levels.items())
+
+
 def parse_options(arguments: list[str] | None = None) -> Options:
     """The options of a run: what was given, then what the resumed run had, then the defaults.
 
@@ -250,6 +262,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     options = Options(**{**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given})
     if options.view_levels is None:
         options.view_levels = VIEW_LEVELS.get(options.model, [])
+    if options.skip_levels is None:
+        matched = options.attention_levels if options.model == "binaural" else []
+        options.skip_levels = sorted({*SKIP_LEVELS.get(options.model, ALL_SKIPS), *matched} & {*ALL_SKIPS})
     if options.model == "adabins_teacher" and "features" not in given:
         options.features = list(CAMERA)
     _check_together(parser, options)
@@ -314,6 +329,15 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
             check_levels(name, getattr(options, name))
         except ValueError as error:
             parser.error(f"--{error}")
+    try:
+        attention = options.attention_levels if options.model == "binaural" else ()
+        check_skips(options.skip_levels, options.view_levels, attention)
+    except ValueError as error:
+        parser.error(f"--{error}")
+    if options.model not in SKIP_LEVELS and len(options.skip_levels) < len(ALL_SKIPS):
+        parser.error(
+            f"--skip_levels: {options.model} has all of them, {' and '.join(SKIP_LEVELS)} can go without"
+        )
     if options.view_levels and options.model not in VIEW_LEVELS:
         parser.error(f"--view_levels: {options.model} has no view transform, {' and '.join(VIEW_LEVELS)} do")
     if options.scope == "plane" and options.matching != "attention":

@@ -23,7 +23,7 @@ def make_network(options: Options) -> Pretrained:
     channels, reach, features = options.base_channels, options.max_depth, options.features
     match options.model:
         case "unet":
-            return UNet(channels, reach, features, options.view_levels)
+            return UNet(channels, reach, features, options.view_levels, options.skip_levels)
         case "unet_pix2pix":
             return UNetPix2Pix(channels, reach, halvings(options.image_size), features)
         case "base_residual":
@@ -43,6 +43,7 @@ def make_network(options: Options) -> Pretrained:
         features=features,
         symmetric=options.symmetric,
         view_levels=options.view_levels,
+        skip_levels=options.skip_levels,
         backend=options.kernel_backend,
     )
 

@@ -36,7 +36,7 @@ auto with_storage(const Tensor& map, Run run) {
 }
 
 // A map [B, C, H, W] in memory as [B, H, W, C], with `step` ≥ C elements from one pixel to the
-// next: it may be a slice of the channels of another.
+// next: it may be a slice of the channels of another. One of no channels has a size alone.
 template <class S>
 struct Map {
   Map(const Tensor& tensor, const char* name) {
@@ -52,12 +52,12 @@ struct Map {
     int64_t per = 1;
     step = channels;
     for (int i = 0; i < 3; ++i) {
-      if (sizes[i] == 1) continue;
+      if (sizes[i] == 1 || channels == 0) continue;
       if (per == 1) step = strides[i];
       STD_TORCH_CHECK(strides[i] == per * step, name, " must be channels-last");
       per *= sizes[i];
     }
-    STD_TORCH_CHECK((channels == 1 || tensor.stride(1) == 1) && step >= channels, name,
+    STD_TORCH_CHECK((channels <= 1 || tensor.stride(1) == 1) && step >= channels, name,
                     " must be channels-last");
   }
   int64_t pixels() const { return batch * height * width; }

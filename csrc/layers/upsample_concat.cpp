@@ -73,7 +73,7 @@ Tensor forward(const Tensor& skip_, const Tensor& below_) {
           S* pixels = to + row * skip.width * channels;
           const S* kept = skip.data + row * skip.width * skip.step;
           for (int64_t i = 0; i < skip.width; ++i) {
-            std::memcpy(pixels + i * channels, kept + i * skip.step, skip.channels * sizeof(S));
+            std::copy_n(kept + i * skip.step, skip.channels, pixels + i * channels);
           }
           run.interpolate(below.data + image * below.height * below.width * below.step,
                           below.width * below.step, below.step, rows.taps[row % skip.height],

@@ -17,13 +17,14 @@ def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
     channels-last maps of float32 or bfloat16; all else runs as PyTorch's own operators.
 
     Args:
-        skip: [B, C_skip, H, W].
+        skip: [B, C_skip, H, W]; one of no channels tells the size alone.
         below: [B, C_below, h, w].
 
     Returns:
         [B, C_skip + C_below, H, W].
     """
-    if not is_covered(skip, below):
+    tells_size_alone = skip.shape[1] == 0 and skip.dtype == below.dtype
+    if not (is_covered(below) and (tells_size_alone or is_covered(skip, below))):
         return reference.upsample_concat(skip, below)
     joined: Tensor = _UpsampleConcat.apply(skip, below)
     return joined

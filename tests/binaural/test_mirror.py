@@ -41,6 +41,7 @@ def randomise(module):
         {"features": FEATURES, "ear_width": 0.63, "view_levels": (3,)},
         {"attention_levels": ()},
         {"view_levels": (1, 2, 3, 4, 5)},
+        {"view_levels": (3,), "skip_levels": (3,), "attention_levels": (3, 5)},
     ],
 )
 def test_swapped_ears_mirror_the_depth(options, shape, training, layout):

@@ -41,8 +41,12 @@ def mirror_ears(network: BinauralAttentionDepthNet) -> None:
         BinauralAttentionDepthNet(8, matching="group_correlation", max_depth=7.0),
         BinauralAttentionDepthNet(8, matching="concatenation", max_lag=2, max_depth=7.0),
         BinauralAttentionDepthNet(8, view_levels=(1, 2, 3, 4, 5), max_depth=7.0),
+        BinauralAttentionDepthNet(8, (3, 5), view_levels=(3,), skip_levels=(3,), max_depth=7.0),
+        BinauralAttentionDepthNet(8, (2, 5), view_levels=(2,), skip_levels=(1, 3), max_depth=7.0),
+        BinauralAttentionDepthNet(8, (5,), symmetric=True, skip_levels=(), max_depth=7.0),
         UNet(8, max_depth=7.0),
         UNet(8, view_levels=(2, 3), max_depth=7.0),
+        UNet(8, view_levels=(3,), skip_levels=(3, 4), max_depth=7.0),
     ],
 )
 @pytest.mark.parametrize("shape", [(2, 2, 32, 32), (2, 2, 48, 37)])
@@ -54,6 +58,9 @@ def test_depth_in_metres_within_range(network, shape):
     depth.mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
+        # A gain of 0 hides what lies behind it; else all has a say.
+        if not name.startswith("attention"):
+            assert parameter.grad.any(), name
 
 
 def test_ears_are_treated_alike():
@@ -107,6 +114,32 @@ def test_attention_at_gain_zero_is_the_network_without():
     torch.testing.assert_close(network(x), without(x))
 
 
+@pytest.mark.parametrize(
+    "network", [BinauralAttentionDepthNet(8, (2,), skip_levels=(2, 4)), UNet(8, skip_levels=(2, 4))]
+)
+def test_the_decoder_sees_its_skips_and_no_others(network):
+    x = torch.randn(1, 2, 32, 32)
+    seen: list[torch.Tensor] = []
+    network.decoder.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[0]))
+    network(x)
+    assert [level.shape[1] for level in seen] == [0, 16, 0, 64, 64]
+    assert [level.shape[2:] for level in seen] == [(32 >> i, 32 >> i) for i in range(5)]
+    blocks = [(up[0].in_channels, up[0].out_channels, up[3].out_channels) for up in network.decoder.ups]
+    assert blocks == [(128, 64, 32), (32, 16, 16), (32, 16, 8), (8, 8, 8)]
+
+
+@pytest.mark.parametrize("kind", [BinauralAttentionDepthNet, UNet])
+def test_networks_from_before_have_all_skips(kind, tmp_path):
+    network = kind(8).eval()
+    network.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["arguments"]["skip_levels"]
+    path.write_text(json.dumps(config))
+    x = torch.randn(1, 2, 32, 32)
+    torch.testing.assert_close(load_network(tmp_path)(x), network(x), rtol=0, atol=0)
+
+
 FEATURES = ("ipd", "magnitude", "gcc_phat")
 
 
@@ -122,6 +155,7 @@ def test_swapped_ears_are_the_other_ears_input():
     "network",
     [
         BinauralAttentionDepthNet(8, (3, 5), lag_bias=2),
+        BinauralAttentionDepthNet(8, (3, 5), symmetric=True, view_levels=(3,), skip_levels=(3,)),
         BinauralAttentionDepthNet(8, matching="concatenation", features=FEATURES),
         UNet(8, 5.0),
         UNetPix2Pix(4, 5.0, 5, FEATURES),
@@ -165,6 +199,12 @@ def test_load_refuses(tmp_path):
         ({"base_channels": 0}, "base_channels must be at least 1, got 0"),
         ({"attention_levels": (0, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
+        ({"skip_levels": (4, 5)}, r"skip_levels must be different levels from 1 to 4, got \(4, 5\)"),
+        ({"skip_levels": (3,)}, r"skip_levels must have the attention_levels \(2, 4\)"),
+        (
+            {"skip_levels": (2, 4), "view_levels": (3,), "attention_levels": (4,)},
+            "skip_levels must have level 3, to whose map view transforms add",
+        ),
         ({"max_depth": -1.0}, "max_depth must be positive"),
         ({"ear_width": 0}, "ear_width must be positive"),
         ({"matching": "dtw"}, "matching must be one of"),
@@ -184,7 +224,14 @@ def test_input_is_checked(shape):
         UNet(8)(torch.randn(shape))
 
 
-@pytest.mark.parametrize("options", [{}, {"symmetric": True, "view_levels": (1, 3)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"symmetric": True, "view_levels": (1, 3)},
+        {"symmetric": True, "view_levels": (3,), "skip_levels": (3,), "attention_levels": (3, 5)},
+    ],
+)
 def test_compiles_whole_and_once(options):
     """No graph break, no recompilation, and what is computed stays the same up to rounding."""
     torch.manual_seed(0)

@@ -166,6 +166,7 @@ def test_batch_norm_relu_of_nan_is_nan():
         ((1, 16, 9, 7), (1, 20, 4, 3)),
         ((1, 4, 5, 5), (1, 33, 1, 1)),
         ((1, 4, 3, 3), (1, 4, 6, 6)),
+        ((2, 0, 8, 7), (2, 21, 4, 3)),
     ],
 )
 def test_upsample_concat(skip, below, dtype):

@@ -73,7 +73,11 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "before", "given"),
-    [("symmetric", False, ["--symmetric"]), ("view_levels", [], ["--view_levels", "3"])],
+    [
+        ("symmetric", False, ["--symmetric"]),
+        ("view_levels", [], ["--view_levels", "3"]),
+        ("skip_levels", [1, 2, 3, 4], ["--skip_levels", "3"]),
+    ],
 )
 def test_runs_from_before_an_option_go_on_without(name, before, given, tmp_path, capsys):
     run = tmp_path / "run"
@@ -96,6 +100,28 @@ def test_levels_of_the_view_transform(capsys):
     for wrong, message in (
         (["--view_levels", "6"], "--view_levels must be different levels from 1 to 5, got (6,)"),
         (["--view_levels", "3", "--model", "base_residual"], "base_residual has no view transform"),
+    ):
+        with pytest.raises(SystemExit):
+            parse_options(wrong)
+        assert message in capsys.readouterr().err
+
+
+def test_levels_of_the_skips(capsys):
+    for arguments, expected in (
+        ([], [3]),
+        (["--attention_levels", "2", "3", "4", "5"], [2, 3, 4]),
+        (["--attention_levels"], [3]),
+        (["--skip_levels", "4", "3"], [4, 3]),
+        (["--model", "unet"], [1, 2, 3, 4]),
+        (["--model", "unet", "--skip_levels", "3"], [3]),
+        (["--model", "base_residual"], [1, 2, 3, 4]),
+    ):
+        assert parse_options(arguments).skip_levels == expected
+    for wrong, message in (
+        (["--skip_levels", "3", "5"], "--skip_levels must be different levels from 1 to 4, got (3, 5)"),
+        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,)"),
+        (["--skip_levels", "4"], "must have level 3, to whose map view transforms add"),
+        (["--skip_levels", "3", "--model", "base_residual"], "base_residual has all of them"),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)

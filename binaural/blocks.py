@@ -1,7 +1,7 @@
 """The convolutional blocks that every network here shares, so that they differ in their idea only."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import torch
@@ -52,15 +52,19 @@ class DoubleConv(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         return self.with_pooled(x, pool=False)[0]
 
-    def with_pooled(self, x: Tensor, pool: bool) -> tuple[Tensor, Tensor | None]:
-        """What `forward` returns and, if `pool`, that max-pooled over 2 × 2."""
+    def with_pooled(self, x: Tensor, pool: bool, keep: bool = True) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns, without channels unless `keep`, and, if `pool`, that max-pooled."""
         first, first_norm, _, second, second_norm, _ = self
         x, _ = norm_relu(first_norm, first(x))
-        return norm_relu(second_norm, second(x), pool)
+        return norm_relu(second_norm, second(x), pool, keep)
 
 
-def norm_relu(norm: nn.Module, x: Tensor, pool: bool = False) -> tuple[Tensor, Tensor | None]:
-    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm.
+def norm_relu(
+    norm: nn.Module, x: Tensor, pool: bool = False, keep: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """ReLU(norm(x)), without channels unless `keep`, and, if `pool`, that max-pooled over 2 × 2.
+
+    One operation for a plain batch norm.
 
     A norm of fewer channels than x has, a divisor of theirs, serves several, see `batch_norm_relu`.
     """
@@ -68,7 +72,7 @@ def norm_relu(norm: nn.Module, x: Tensor, pool: bool = False) -> tuple[Tensor, T
     # Not for what stands in its place, such as a batch norm synchronised over processes.
     if type(norm) is not nn.BatchNorm2d:
         y = F.relu(share_norms(norm, x, norm.num_features), inplace=True)
-        return y, F.max_pool2d(y, 2) if pool else None
+        return y if keep else without_channels(y), F.max_pool2d(y, 2) if pool else None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
@@ -85,6 +89,7 @@ def norm_relu(norm: nn.Module, x: Tensor, pool: bool = False) -> tuple[Tensor, T
         momentum=norm.momentum,
         eps=norm.eps,
         pool=pool,
+        keep=keep,
     )
 
 
@@ -94,10 +99,15 @@ class Encoder(nn.Module):
     Args:
         in_channels: channels of the input spectrogram.
         channels: channels of the five levels.
+        read_levels: levels, 1 (finest) to 5, whose features somebody reads. Those of the others are not kept:
+            they come out without channels.
     """
 
-    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], read_levels: Collection[int] = (*ALL_SKIPS, LEVELS)
+    ) -> None:
         super().__init__()
+        self.read_levels = read_levels
         sizes = [in_channels, *channels]
         self.levels = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise(sizes))
 
@@ -105,10 +115,10 @@ class Encoder(nn.Module):
         """[B, in_channels, H, W] → features of level l = 1..5, [B, C_l, H / 2^(l-1), W / 2^(l-1)]."""
         features: list[Tensor] = []
         pooled: Tensor | None = x
-        for level in self.levels:
+        for number, level in enumerate(self.levels, 1):
             assert isinstance(level, DoubleConv)
             assert pooled is not None
-            feature, pooled = level.with_pooled(pooled, pool=len(features) < LEVELS - 1)
+            feature, pooled = level.with_pooled(pooled, number < LEVELS, number in self.read_levels)
             features.append(feature)
         return features
 
@@ -138,16 +148,11 @@ class Fusion(nn.Module):
 
 
 class NoFusion(nn.Module):
-    """In place of `Fusion` where the decoder has no skip."""
+    """In place of `Fusion` where nobody reads what comes out: its size alone."""
 
     def forward(self, *ears: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [B, 0, H, W]."""
-        return no_skip(each_ear(ears)[0])
-
-
-def no_skip(x: Tensor) -> Tensor:
-    """[B, C, H, W] → [B, 0, H, W]."""
-    return x.detach()[:, :0]
+        return without_channels(each_ear(ears)[0])
 
 
 class Decoder(nn.Module):
@@ -158,12 +163,13 @@ class Decoder(nn.Module):
     Args:
         channels: channels of the five levels of features that come in; as many as those of the finest come
             out.
-        skip_levels: the levels, 1 (finest) to 4, that have a skip. The maps of the others come in without
-            channels (`no_skip`): they tell their size alone.
+        skip_levels: the levels, 1 (finest) to 4, that have a skip. The maps of the others tell their size
+            alone.
     """
 
     def __init__(self, channels: Sequence[int], skip_levels: Sequence[int] = ALL_SKIPS) -> None:
         super().__init__()
+        self.skip_levels = tuple(skip_levels)
         ups, below = [], channels[-1]
         for level in reversed(ALL_SKIPS):
             out = channels[max(level - 2, 0)]
@@ -179,8 +185,9 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of five levels, finest first → [B, C_1, H, W]."""
         x = features[-1]
-        for up, skip in zip(self.ups, reversed(features[:-1]), strict=True):
-            x = up(upsample_concat(skip, x))
+        for up, level in zip(self.ups, reversed(ALL_SKIPS), strict=True):
+            skip = features[level - 1]
+            x = up(upsample_concat(skip if level in self.skip_levels else without_channels(skip), x))
         return x
 
 
@@ -213,6 +220,11 @@ def depth_head(channels: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
     # Most of what a room shows lies in the first fifth of the range: start there.
     nn.init.constant_(head.bias, math.log(0.2 / 0.8))
     return head
+
+
+def without_channels(x: Tensor) -> Tensor:
+    """[B, C, H, W] → [B, 0, H, W]: its size alone, to which no gradient flows."""
+    return x.detach()[:, :0]
 
 
 def check_sizes(base_channels: int, max_depth: float) -> None:

@@ -99,8 +99,8 @@ class MirrorViewTransform(ViewTransform):
         return seen + swapped.flip(-1)
 
     def read(self, volume: Tensor) -> Tensor:
-        # Mirrored back, what one sees in the mirror is the same.
-        return super().read(volume).repeat(1, 2, 1, 1)
+        # Mirrored back, what one sees in the mirror is the same. Not repeat(), which forgets channels-last.
+        return torch.cat([super().read(volume)] * 2, dim=1)
 
 
 class ExchangedFusion(Fusion):
@@ -109,10 +109,10 @@ class ExchangedFusion(Fusion):
     def forward(self, *ears: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [2 B, C_out, H, W]."""
         both = as_one_batch(ears)
-        own, other = self.conv.weight.split(both.shape[1], dim=1)
-        # The other's place in the batch is half of it further on.
-        exchanged = F.conv2d(both, other).roll(len(both) // 2, 0)
-        return norm_relu(self.norm, F.conv2d(both, own) + exchanged)[0]
+        # What an ear contributes in its own place and in the other's, which is half of the batch further on.
+        halves = self.conv.weight.split(both.shape[1], dim=1)
+        own, other = F.conv2d(both, torch.cat(halves)).chunk(2, dim=1)
+        return norm_relu(self.norm, own + other.roll(len(both) // 2, 0))[0]
 
 
 class MirrorHead(nn.Conv2d):

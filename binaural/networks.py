@@ -1,6 +1,6 @@
 """The networks: binaural attention, the plain U-Net that it is compared with, and what loads any of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +21,6 @@ from binaural.blocks import (
     check_levels,
     check_sizes,
     level_channels,
-    no_skip,
 )
 from binaural.cost_volumes import LONGEST_LAG, Concatenation, GroupCorrelation
 from binaural.features import MAGNITUDE, channel_names, check_features, ear_channels, ears
@@ -47,8 +46,13 @@ _CHANNEL_MULTIPLES = (64, 32, 16)
 class BinauralEncoder(Encoder):
     """An ear's encoder, [B, in_channels, H, W] → five levels of features."""
 
-    def __init__(self, channels: Sequence[int], in_channels: int = 1) -> None:
-        super().__init__(in_channels, channels)
+    def __init__(
+        self,
+        channels: Sequence[int],
+        in_channels: int = 1,
+        read_levels: Collection[int] = (*ALL_SKIPS, LEVELS),
+    ) -> None:
+        super().__init__(in_channels, channels, read_levels)
 
 
 class BinauralAttentionDepthNet(Pretrained, nn.Module):
@@ -139,8 +143,10 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         }
         channels = level_channels(base_channels)
         ear_widths = [_scale_channels(c, ear_width) for c in channels]
-        self.encoder_left = BinauralEncoder(ear_widths, ear_channels(self.features))
-        self.encoder_right = BinauralEncoder(ear_widths, ear_channels(self.features))
+        fused_levels = {*skip_levels, LEVELS}
+        encoder = ear_widths, ear_channels(self.features), fused_levels | {*view_levels}
+        self.encoder_left = BinauralEncoder(*encoder)
+        self.encoder_right = BinauralEncoder(*encoder)
         self.symmetric = symmetric
         if symmetric:
             share(self, "encoder_right", "encoder_left")
@@ -167,7 +173,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         )
         fusion, decoder = (MirrorFusion, MirrorDepthDecoder) if symmetric else (Fusion, DepthDecoder)
         self.fusion = nn.ModuleList(
-            fusion(ear, full) if level in (*skip_levels, LEVELS) else NoFusion()
+            fusion(ear, full) if level in fused_levels else NoFusion()
             for level, ear, full in zip(range(1, LEVELS + 1), ear_widths, channels, strict=True)
         )
         self.decoder = decoder(channels, max_depth, skip_levels)
@@ -243,8 +249,9 @@ class UNet(Pretrained, nn.Module):
             "skip_levels": tuple(skip_levels),
         }
         channels = level_channels(base_channels)
-        self.encoder = Encoder(len(channel_names(self.features)), channels)
-        self.skip_levels = skip_levels
+        self.encoder = Encoder(
+            len(channel_names(self.features)), channels, {*skip_levels, *view_levels, LEVELS}
+        )
         self.decoder = DepthDecoder(channels, max_depth, skip_levels)
         target = channels[TARGET_LEVEL - 1]
 
@@ -262,8 +269,7 @@ class UNet(Pretrained, nn.Module):
         features = self.encoder(x)
         index = TARGET_LEVEL - 1
         features[index] = self.view_transforms(features[index], [(x,) for x in features])
-        read = (*self.skip_levels, LEVELS)
-        return self.decoder([x if level in read else no_skip(x) for level, x in enumerate(features, 1)])
+        return self.decoder(features)
 
 
 NETWORKS: tuple[type[Pretrained], ...] = (

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.blocks import norm_relu
+from binaural.blocks import norm_relu, without_channels
+from kernels.layers import upsample_concat
 
 DIRECTIONS = 16
 """Of elevation, and of azimuth."""
@@ -116,5 +117,5 @@ class ViewTransforms(nn.ModuleDict):
             return target
         seen = sum(transform(*maps[int(level) - 1]) for level, transform in self.items())
         if seen.shape[2:] != target.shape[2:]:
-            seen = F.interpolate(seen, target.shape[2:], mode="bilinear", align_corners=False)
+            seen = upsample_concat(without_channels(target), seen)
         return target + seen

@@ -30,8 +30,8 @@ STABLE_TORCH_LIBRARY(binaural, m) {
       "edge_aware_loss_backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred)"
       " -> Tensor grad_pred");
   m.def(
-      "batch_norm_relu_forward(Tensor x, Tensor weight, Tensor bias, float eps, bool pool)"
-      " -> (Tensor y, Tensor pooled, Tensor mean, Tensor var)");
+      "batch_norm_relu_forward(Tensor x, Tensor weight, Tensor bias, float eps, bool pool,"
+      " bool keep) -> (Tensor y, Tensor pooled, Tensor mean, Tensor var)");
   m.def(
       "batch_norm_relu_backward(Tensor? dy, Tensor? dpooled, Tensor x, Tensor weight, Tensor bias,"
       " Tensor mean, Tensor var, float eps) -> (Tensor dx, Tensor dweight, Tensor dbias)");

@@ -103,9 +103,11 @@ std::vector<float> guess_mean(const Kernels<S>& run, const Map<S>& x, int64_t no
 
 template <class S>
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tensor& weight,
-                                                   const Tensor& bias, double eps, bool pool) {
+                                                   const Tensor& bias, double eps, bool pool,
+                                                   bool keep) {
   const Map<S> x(x_, "x");
   x.check_whole("x");
+  STD_TORCH_CHECK(pool || keep, "y or the pooled map must be wanted");
   const int64_t channels = x.channels, norms = weight.numel();
   check_channels(weight, norms, channels);
   check_channels(bias, norms, channels);
@@ -130,16 +132,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
   }
 
   const Normalisation normalisation(weight, bias, mean, var, eps, channels);
-  Tensor y = new_map<S>(x.batch, x.height, x.width, channels);
+  Tensor y = new_map<S>(x.batch, x.height, x.width, keep ? channels : 0);
   Tensor pooled = pool ? new_map<S>(x.batch, x.height / 2, x.width / 2, channels)
                        : new_map<S>(0, 0, 0, channels);
   parts.run(true, [&](int64_t, int64_t pair) {
     const int64_t offset = parts.pixel(pair) * channels;
+    const bool has_pooled = pool && parts.rows(pair) == 2;
+    if (!keep && !has_pooled) return;
+    S* rows = keep ? data_of<S>(y) + offset
+                   : static_cast<S*>(thread_scratch(2 * x.width * channels * sizeof(S)));
     run.normalise(x.data + offset, parts.rows(pair) * x.width, channels, normalisation.affine(),
-                  data_of<S>(y) + offset);
-    if (pool && parts.rows(pair) == 2) {
-      run.pool(data_of<S>(y) + offset, x.width, channels,
-               data_of<S>(pooled) + parts.pooled(pair) * channels);
+                  rows);
+    if (has_pooled) {
+      run.pool(rows, x.width, channels, data_of<S>(pooled) + parts.pooled(pair) * channels);
     }
   });
   return {y, pooled, mean, var};
@@ -220,9 +225,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_forward(Tensor x, Tensor weight,
                                                                    Tensor bias, double eps,
-                                                                   bool pool) {
+                                                                   bool pool, bool keep) {
   return with_storage(
-      x, [&](auto stored) { return forward<decltype(stored)>(x, weight, bias, eps, pool); });
+      x, [&](auto stored) { return forward<decltype(stored)>(x, weight, bias, eps, pool, keep); });
 }
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(MaybeTensor dy, MaybeTensor dpooled,

@@ -21,6 +21,7 @@ def batch_norm_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     pool: bool = False,
+    keep: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """ReLU(batch norm(x)), and its largest of each 2 × 2 pixels.
 
@@ -40,15 +41,18 @@ def batch_norm_relu(
         momentum: of the running statistics.
         eps: added to the variance.
         pool: compute the pooled map too.
+        keep: write y; where nobody reads it, the pooled map alone saves a pass over memory.
 
     Returns:
-        y: [B, C, H, W].
+        y: [B, C, H, W], or [B, 0, H, W] if it is not kept.
         pooled: [B, C, H // 2, W // 2], or None.
 
     Raises:
-        ValueError: training on a single value per channel, a weight whose size does not divide C, or what
-            belongs to the norms in another size.
+        ValueError: neither y nor the pooled map is wanted, training on a single value per channel, a weight
+            whose size does not divide C, or what belongs to the norms in another size.
     """
+    if not (pool or keep):
+        raise ValueError("batch_norm_relu without keep needs pool: nothing would be computed")
     norms = weight.numel()
     if norms < 1 or x.shape[1] % norms:
         raise ValueError(f"weight must be [C] or of a divisor of C = {x.shape[1]}, got {norms} elements")
@@ -67,8 +71,9 @@ def batch_norm_relu(
             momentum=momentum,
             eps=eps,
             pool=pool,
+            keep=keep,
         )
-    y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool)
+    y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool, keep)
     with torch.no_grad():
         values = x.numel() // norms
         running_mean.lerp_(mean, momentum)
@@ -81,35 +86,39 @@ class _BatchNormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool, keep: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        y, pooled, mean, var = _forward(x, weight, bias, eps, pool)
+        rows, pooled, mean, var = _forward(x, weight, bias, eps, pool, keep)
+        y = from_rows(rows)
         ctx.save_for_backward(x, weight, bias, mean, var)
-        ctx.eps, ctx.pool = eps, pool
-        ctx.mark_non_differentiable(mean, var)
+        ctx.eps, ctx.pool, ctx.keep = eps, pool, keep
+        ctx.mark_non_differentiable(mean, var, *([] if keep else [y]))
         ctx.set_materialize_grads(False)
-        return from_rows(y), from_rows(pooled), mean, var
+        return y, from_rows(pooled), mean, var
 
     @staticmethod
     def backward(
         ctx: Any, dy: Tensor | None, dpooled: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        # Compiled, gradients of what is not there come in all the same.
+        dy, dpooled = dy if ctx.keep else None, dpooled if ctx.pool else None
         if dy is None and dpooled is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         if dpooled is not None:
-            dpooled = dpooled.contiguous(memory_format=torch.channels_last) if ctx.pool else None
+            dpooled = dpooled.contiguous(memory_format=torch.channels_last)
         dx, dweight, dbias = _backward(
             None if dy is None else as_map(dy), dpooled, *ctx.saved_tensors, ctx.eps
         )
-        return from_rows(dx), dweight, dbias, None, None
+        return from_rows(dx), dweight, dbias, None, None, None
 
 
 def _fake_forward(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, channels, height, width = x.shape
-    pooled = (batch, height // 2, width // 2, channels) if pool else (0, 0, 0, channels)
-    return empty_rows(x), x.new_empty(pooled), torch.empty_like(weight), torch.empty_like(weight)
+    y = x.new_empty((batch, height, width, channels if keep else 0))
+    pooled = x.new_empty((batch, height // 2, width // 2, channels) if pool else (0, 0, 0, channels))
+    return y, pooled, torch.empty_like(weight), torch.empty_like(weight)
 
 
 def _fake_backward(

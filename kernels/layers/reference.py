@@ -18,6 +18,7 @@ def batch_norm_relu(
     momentum: float,
     eps: float,
     pool: bool,
+    keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`kernels.layers.batch_norm_relu`."""
     y = share_norms(
@@ -26,7 +27,7 @@ def batch_norm_relu(
         weight.numel(),
     )
     y = F.relu(y, inplace=True)
-    return y, F.max_pool2d(y, 2) if pool else None
+    return y if keep else y.detach()[:, :0], F.max_pool2d(y, 2) if pool else None
 
 
 def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tensor:

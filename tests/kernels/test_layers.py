@@ -70,7 +70,7 @@ def check_threads(run):
     ],
 )
 def test_batch_norm_relu(shape, norms, pool, dtype):
-    """Values, running statistics and gradients; both outputs are used, and only one of them."""
+    """Values, running statistics and gradients: both outputs are used, one of them, or one is not kept."""
     if pool and shape[2] < 2:
         pytest.skip("nothing to pool")
     torch.manual_seed(0)
@@ -79,21 +79,25 @@ def test_batch_norm_relu(shape, norms, pool, dtype):
     gradient = torch.randn(shape)
     pooled_gradient = torch.randn(*shape[:2], shape[2] // 2, shape[3] // 2)
 
-    def run(function, x, weight, bias, keep):
+    def run(function, x, weight, bias, read, keep):
         running = [torch.zeros(norms, dtype=weight.dtype), torch.ones(norms, dtype=weight.dtype)]
-        y, pooled = function(x, weight, bias, *running, training=True, momentum=0.1, eps=1e-5, pool=pool)
-        loss = (y * gradient).sum() if keep else 0.0
+        y, pooled = function(
+            x, weight, bias, *running, training=True, momentum=0.1, eps=1e-5, pool=pool, keep=keep
+        )
+        assert y.shape == (shape if keep else (shape[0], 0, *shape[2:]))
+        assert y.requires_grad == keep
+        loss = (y * gradient).sum() if read else 0.0
         if pool:
             loss = loss + (pooled * pooled_gradient).sum()
         gradients = torch.autograd.grad(loss, (x, weight, bias))
-        return [y, *([pooled] if pool else []), *running, *gradients]
+        return [*([y] if keep else []), *([pooled] if pool else []), *running, *gradients]
 
-    for keep in (True, False) if pool else (True,):
-        results = run(batch_norm_relu, x, weight, bias, keep)
+    for read, keep in ((True, True), (False, True), (False, False)) if pool else ((True, True),):
+        results = run(batch_norm_relu, x, weight, bias, read, keep)
         assert results[0].is_contiguous(memory_format=torch.channels_last)
         assert "BatchNormReLU" in type(results[0].grad_fn).__name__
-        expected = run(reference.batch_norm_relu, *with_dtype((x, weight, bias), torch.float64), keep)
-        plain = run(reference.batch_norm_relu, x, weight, bias, keep)
+        expected = run(reference.batch_norm_relu, *with_dtype((x, weight, bias), torch.float64), read, keep)
+        plain = run(reference.batch_norm_relu, x, weight, bias, read, keep)
         if dtype == torch.float32:
             check(results, expected, plain)
         else:
@@ -121,6 +125,14 @@ def test_channels_that_the_norms_do_not_divide_are_refused():
         sizes = [5 if i == index else 1 for i in range(4)]
         with pytest.raises(ValueError, match=rf"{name} must have weight's shape \[1\], got \[5\]"):
             batch_norm_relu(x, *(torch.ones(size) for size in sizes), training=True)
+
+
+def test_nothing_is_computed_for_nobody():
+    x, numbers = make_map(2, 4, 4, 4, dtype=torch.float32).detach(), [torch.ones(4) for _ in range(4)]
+    with pytest.raises(ValueError, match="without keep needs pool"):
+        batch_norm_relu(x, *numbers, training=True, keep=False)
+    with pytest.raises(RuntimeError, match="y or the pooled map must be wanted"):
+        torch.ops.binaural.batch_norm_relu_forward(x, *numbers[:2], 1e-5, False, False)
 
 
 def test_batch_norm_relu_takes_a_slice_of_the_channels_as_gradient():
@@ -482,7 +494,7 @@ def test_operators_refuse_empty_maps():
         lambda: ops.add_mirrored_forward(empty),
         lambda: ops.layer_norm_forward(empty, weight, weight, 1e-5),
         lambda: ops.mirror_weight_forward(empty, 0, torch.float32),
-        lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False),
+        lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False, True),
         lambda: ops.conv_weight_gradient(empty, empty),
     ):
         with pytest.raises(RuntimeError, match="not empty"):
@@ -495,11 +507,12 @@ def test_operators_pass_opcheck(shape, norms):
     x = make_map(*shape, dtype=torch.float32).detach()
     per_channel = [torch.rand(norms) for _ in range(4)]
     ops = torch.ops.binaural
-    for pool in (False, True):
-        torch.library.opcheck(ops.batch_norm_relu_forward, (x, *per_channel[:2], 1e-5, pool))
+    for pool, keep in ((False, True), (True, True), (True, False)):
+        torch.library.opcheck(ops.batch_norm_relu_forward, (x, *per_channel[:2], 1e-5, pool, keep))
     pooled = make_map(shape[0], channels, shape[2] // 2, shape[3] // 2, dtype=torch.float32).detach()
     torch.library.opcheck(ops.batch_norm_relu_backward, (x[:], pooled, x, *per_channel, 1e-5))
     torch.library.opcheck(ops.upsample_concat_forward, (x, pooled))
+    torch.library.opcheck(ops.upsample_concat_forward, (x[:, :0], pooled))
     torch.library.opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))
     of_channels = [torch.rand(channels) for _ in range(2)]
     torch.library.opcheck(ops.layer_norm_forward, (x, *of_channels, 1e-5))

@@ -20,7 +20,7 @@ from binaural.training.optimisation import make_optimizer
 from binaural.training.options import DEFAULTS, SKIP_LEVELS, VIEW_LEVELS
 from kernels import use_backend
 
-LEAN = 0.375  # makes up for what fusion and attention take, in large networks
+LEAN = 0.375  # the two ears together cost a third of one encoder
 OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
     "ours",
     "ours, lean ears",

@@ -66,8 +66,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         similarity: "shared" or "separate", see `BinauralCrossAttention`.
         max_depth: the largest depth that can be predicted, metres.
         ear_width: channels of each ear's encoder relative to the U-Net's. Convolution cost grows with its
-            square: at about 0.63 the two ears together cost no more than one full encoder, and at about
-            0.375 a large network takes no longer than the U-Net.
+            square: at about 0.63 the two ears together cost no more than one full encoder, at 0.375 a third.
         max_lag: pairs of time steps further apart than this never match; None for no limit to attention and
             4 steps in a cost volume.
         lag_bias: learn a bias for each lag within ± this many steps; None for none.

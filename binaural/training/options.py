@@ -176,8 +176,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         model,
         "--ear_width",
-        "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than "
-        "one, at 0.375 a large network takes no longer than the U-Net",
+        "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than one, "
+        "at 0.375 a third",
         type=positive,
     )
     add(

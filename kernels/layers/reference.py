@@ -61,7 +61,7 @@ def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
         upsampled = double(double(below, 2), 3)
     else:
         upsampled = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.cat([skip, upsampled], dim=1)
+    return torch.cat([skip, upsampled], dim=1) if skip.shape[1] > 0 else upsampled
 
 
 def double(x: Tensor, dim: int) -> Tensor:

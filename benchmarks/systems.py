@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
 from binaural.attention import Scope
+from binaural.blocks import ALL_SKIPS
 from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
 from binaural.sharing import each_ear
@@ -20,10 +21,11 @@ from binaural.training.optimisation import make_optimizer
 from binaural.training.options import DEFAULTS, SKIP_LEVELS, VIEW_LEVELS
 from kernels import use_backend
 
-LEAN = 0.375  # the two ears together cost a third of one encoder
-OURS, OURS_LEAN, FAST_UNET, USUAL_UNET = (
+LEAN = 0.375  # of large networks a step takes half of the U-Net's time
+OURS, OURS_LEAN, OURS_ALL_SKIPS, FAST_UNET, USUAL_UNET = (
     "ours",
     "ours, lean ears",
+    "ours, all skips",
     "U-Net, fast path",
     "U-Net as usually written",
 )
@@ -91,6 +93,9 @@ def naive(scope: Scope) -> System:
 SYSTEMS = {
     OURS: System(make_ours, True, BinauralAttentionLoss),
     OURS_LEAN: System(partial(make_ours, ear_width=LEAN), True, BinauralAttentionLoss),
+    OURS_ALL_SKIPS: System(
+        partial(make_ours, skip_levels=ALL_SKIPS, attention_levels=(2, 3, 4, 5)), True, BinauralAttentionLoss
+    ),
     FAST_UNET: System(UNet, True, BinauralAttentionLoss),
     USUAL_UNET: System(UNet, False, MaskedL1),
     NAIVE_PLANE: naive("plane"),

@@ -26,6 +26,7 @@ from benchmarks.systems import (
     NAIVE_PLANE,
     NAIVE_TIME,
     OURS,
+    OURS_ALL_SKIPS,
     OURS_LEAN,
     SYSTEMS,
     USUAL_UNET,
@@ -39,7 +40,7 @@ from binaural.training.optimisation import choose_precision
 FIRST = Problem(32, 128, 4)
 # By device. The second is large enough to fill a GPU.
 PROBLEMS = {"cpu": (FIRST, Problem(64, 256, 1)), "cuda": (FIRST, Problem(64, 256, 16))}
-COMPARED = (OURS, OURS_LEAN, FAST_UNET, USUAL_UNET)
+COMPARED = (OURS, OURS_LEAN, OURS_ALL_SKIPS, FAST_UNET, USUAL_UNET)
 NAIVE = (NAIVE_PLANE, NAIVE_TIME)
 # How cost grows, each from the first problem: batch, image size, base channels.
 GROWTH = {
@@ -263,11 +264,13 @@ def main() -> None:
         fast_path += ", compiled"
     about = (
         "A training step: forward, loss, backward, AdamW. Ours is the symmetric network that train.py makes, "
-        f"the naive one has weights for each ear. The fast path is {fast_path}; as usually written, and "
-        "naive, is float32, eager, in the default layout. Medians with the 20th and 80th percentile; "
-        "ratios are of steps of the same round. GFLOP are those of torch.utils.flop_counter and, for fused "
-        "attention, of the kernels' own formula. Peak memory includes weights and optimiser. All run in one "
-        "process, which keeps the memory that it frees, on huge pages."
+        "with a skip at level 3, and attention there and at level 5; with all skips it has attention at "
+        "levels 2 to 5. So has the naive one, with weights for each ear and no view transform. The fast path "
+        f"is {fast_path}; as usually written, and naive, is float32, eager, in the default layout. Medians "
+        "with the 20th and 80th percentile; ratios are of steps of the same round. GFLOP are those of "
+        "torch.utils.flop_counter and, for fused attention, of the kernels' own formula. Peak memory "
+        "includes weights and optimiser. All run in one process, which keeps the memory that it frees, on "
+        "huge pages."
     )
     title = f"Training step in {name}" + (", compiled" if options.compile else "")
     slug = f"training-step-{name}" + ("-compiled" if options.compile else "")

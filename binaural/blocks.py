@@ -62,9 +62,9 @@ class DoubleConv(nn.Sequential):
 def norm_relu(
     norm: nn.Module, x: Tensor, pool: bool = False, keep: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """ReLU(norm(x)), without channels unless `keep`, and, if `pool`, that max-pooled over 2 × 2.
+    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm.
 
-    One operation for a plain batch norm.
+    Without `keep` the first has no channels: nobody reads it.
 
     A norm of fewer channels than x has, a divisor of theirs, serves several, see `batch_norm_relu`.
     """
@@ -99,8 +99,8 @@ class Encoder(nn.Module):
     Args:
         in_channels: channels of the input spectrogram.
         channels: channels of the five levels.
-        read_levels: levels, 1 (finest) to 5, whose features somebody reads. Those of the others are not kept:
-            they come out without channels.
+        read_levels: levels, 1 (finest) to 5, whose features somebody reads, 5 among them. Those of the others
+            are not kept: they come out without channels.
     """
 
     def __init__(

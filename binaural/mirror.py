@@ -99,7 +99,8 @@ class MirrorViewTransform(ViewTransform):
         return seen + swapped.flip(-1)
 
     def read(self, volume: Tensor) -> Tensor:
-        # Mirrored back, what one sees in the mirror is the same. Not repeat(), which forgets channels-last.
+        # Mirrored back, what one sees in the mirror is the same. Not by repeat: eagerly, cat alone keeps
+        # channels-last.
         return torch.cat([super().read(volume)] * 2, dim=1)
 
 

@@ -66,7 +66,8 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         similarity: "shared" or "separate", see `BinauralCrossAttention`.
         max_depth: the largest depth that can be predicted, metres.
         ear_width: channels of each ear's encoder relative to the U-Net's. Convolution cost grows with its
-            square: at about 0.63 the two ears together cost no more than one full encoder, at 0.375 a third.
+            square: at about 0.63 the two ears together cost no more than one full encoder. They are rounded
+            down to multiples of 16, 32 or 64 channels.
         max_lag: pairs of time steps further apart than this never match; None for no limit to attention and
             4 steps in a cost volume.
         lag_bias: learn a bias for each lag within ± this many steps; None for none.
@@ -293,8 +294,8 @@ def check_skips(
     unread = sorted({*attention_levels} - {*skip_levels, *view_levels, LEVELS})
     if unread:
         raise ValueError(
-            f"skip_levels must have the attention_levels {tuple(unread)}, or nobody reads what is matched "
-            f"there, got {tuple(skip_levels)}"
+            f"skip_levels or view_levels must have the attention_levels {tuple(unread)}: nobody reads what "
+            f"is matched there, got {tuple(skip_levels)} and {tuple(view_levels)}"
         )
 
 

@@ -176,8 +176,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         model,
         "--ear_width",
-        "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than one, "
-        "at 0.375 a third",
+        "width of an ear's encoder relative to the U-Net's: at 0.63 the two need no more arithmetic than "
+        "one, at 0.375 a large network takes half of the U-Net's time",
         type=positive,
     )
     add(
@@ -190,7 +190,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(model, "--view_levels", "levels that also go through a view transform, from what is heard to where "
         f"the camera looks (default {_by_model(VIEW_LEVELS)})", nargs="*", type=int)  # fmt: skip
     add(model, "--skip_levels", "levels, 1 to 4, whose maps the decoder sees beside what comes up from "
-        f"below (default {_by_model(SKIP_LEVELS)}; and those matched)", nargs="*", type=int)  # fmt: skip
+        "below (default binaural: 3 and those of --attention_levels; else all)",
+        nargs="*", type=int)  # fmt: skip
 
     loss = parser.add_argument_group("loss")
     add(loss, "--use_adaptive_loss", "raise edge and smoothness weights during training", action="store_true")
@@ -335,9 +336,7 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
     except ValueError as error:
         parser.error(f"--{error}")
     if options.model not in SKIP_LEVELS and len(options.skip_levels) < len(ALL_SKIPS):
-        parser.error(
-            f"--skip_levels: {options.model} has all of them, {' and '.join(SKIP_LEVELS)} can go without"
-        )
+        parser.error(f"--skip_levels: {options.model} has no such option, {' and '.join(SKIP_LEVELS)} do")
     if options.view_levels and options.model not in VIEW_LEVELS:
         parser.error(f"--view_levels: {options.model} has no view transform, {' and '.join(VIEW_LEVELS)} do")
     if options.scope == "plane" and options.matching != "attention":

@@ -29,7 +29,7 @@ inline int64_t element_bytes(torch::headeronly::ScalarType dtype) {
 inline std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {
   std::vector<int64_t> strides(sizes.size());
   int64_t count = 1;
-  // As PyTorch: of a dimension without elements like one of one.
+  // As PyTorch: an empty dimension counts as one of one element.
   for (size_t i = sizes.size(); i-- > 0; count *= sizes[i] > 0 ? sizes[i] : 1) strides[i] = count;
   return strides;
 }

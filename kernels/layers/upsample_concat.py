@@ -22,7 +22,14 @@ def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
 
     Returns:
         [B, C_skip + C_below, H, W].
+
+    Raises:
+        ValueError: maps of different batches.
     """
+    if skip.shape[0] != below.shape[0]:
+        raise ValueError(
+            f"skip and below must be of the same batch, got {[*skip.shape]} and {[*below.shape]}"
+        )
     tells_size_alone = skip.shape[1] == 0 and skip.dtype == below.dtype
     if not (is_covered(below) and (tells_size_alone or is_covered(skip, below))):
         return reference.upsample_concat(skip, below)
@@ -36,7 +43,8 @@ class _UpsampleConcat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, skip: Tensor, below: Tensor) -> Tensor:
         ctx.channels, ctx.size = skip.shape[1], below.shape[2:]
-        return from_rows(_forward(skip, below))
+        # Inductor may have decomposed what made `below` into another layout than `is_covered` was shown.
+        return from_rows(_forward(skip, below.contiguous(memory_format=torch.channels_last)))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:

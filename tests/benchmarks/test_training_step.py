@@ -4,8 +4,20 @@ import pytest
 import torch
 
 from benchmarks.parts import PARTS, measure_parts
-from benchmarks.systems import FAST_UNET, NAIVE_TIME, OURS, SYSTEMS, USUAL_UNET, Problem, Setting, Step
+from benchmarks.systems import (
+    FAST_UNET,
+    NAIVE_TIME,
+    OURS,
+    OURS_ALL_SKIPS,
+    SYSTEMS,
+    USUAL_UNET,
+    Problem,
+    Setting,
+    Step,
+)
 from benchmarks.training_step import measure, measure_naive, parts_section
+from binaural.training.options import parse_options
+from binaural.training.systems import make_network
 
 PROBLEM = Problem(base_channels=8, size=16, batch=2)
 SETTING = Setting("cpu", torch.float32, compiled=False)
@@ -40,6 +52,13 @@ def test_parts_are_told_apart_and_add_up():
     assert seconds["attention core"] == seconds["attention projections"] == seconds["fusion"] == 0
     assert seconds["encoders"] > 0
     assert seconds["decoder"] > 0
+
+
+def test_ours_is_the_network_that_train_py_makes():
+    made = make_network(parse_options(["--base_channels", "8", "--max_depth", "30"]))
+    assert SYSTEMS[OURS].make(8).arguments == made.arguments
+    whole = SYSTEMS[OURS_ALL_SKIPS].make(8).arguments
+    assert (whole["skip_levels"], whole["attention_levels"]) == ((1, 2, 3, 4), (2, 3, 4, 5))
 
 
 def test_fused_attention_is_counted():

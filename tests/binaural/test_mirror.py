@@ -6,10 +6,18 @@ from torch import nn
 
 from binaural import BinauralAttentionDepthNet, load_network
 from binaural.attention import BinauralCrossAttention
+from binaural.blocks import Fusion
 from binaural.cost_volumes import Concatenation, GroupCorrelation
 from binaural.features import channel_names, swap_ears
-from binaural.mirror import MirrorConv2d, MirrorDoubleConv, MirrorFusion
+from binaural.mirror import (
+    ExchangedFusion,
+    MirrorConv2d,
+    MirrorDoubleConv,
+    MirrorFusion,
+    MirrorViewTransform,
+)
 from binaural.sharing import share
+from binaural.view_transform import ViewTransforms
 
 FEATURES = ("ipd", "magnitude", "gcc_phat")
 
@@ -99,6 +107,34 @@ def test_fusion_sees_the_right_ear_in_the_mirror():
     fusion = MirrorFusion(6, 8)
     left, right = torch.randn(2, 2, 6, 5, 7)
     torch.testing.assert_close(fusion(right, left), mirror(fusion(left, right)))
+
+
+def test_exchanged_fusion_is_fusion_of_both_orders():
+    torch.manual_seed(0)
+    exchanged, plain = ExchangedFusion(6, 8).eval(), Fusion(6, 8).eval()
+    plain.load_state_dict(exchanged.state_dict())
+    left, right = torch.randn(2, 3, 6, 5, 7)
+    expected = torch.cat([plain(left, right), plain(right, left)])
+    torch.testing.assert_close(exchanged(left, right), expected)
+    torch.testing.assert_close(exchanged(torch.cat([left, right])), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_view_transform_stays_channels_last(compiled):
+    """Of the size of its target and of another; inductor may choose layouts of its own on the way."""
+    torch.manual_seed(0)
+    transforms = ViewTransforms({3: MirrorViewTransform(3, 8, 8)}).to(memory_format=torch.channels_last)
+    ears = torch.randn(4, 8, 16, 16).to(memory_format=torch.channels_last)
+    run = torch.compile(transforms, fullgraph=True) if compiled else transforms
+    for size in (16, 10):
+        target = torch.randn(2, 8, size, size).to(memory_format=torch.channels_last).requires_grad_()
+        maps = [(), (), (ears,)]
+        results = []
+        for function in (transforms, run):
+            y = function(target, maps)
+            results.append([y, *torch.autograd.grad(y.square().sum(), [target, *transforms.parameters()])])
+        assert results[0][0].is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

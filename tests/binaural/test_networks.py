@@ -46,7 +46,7 @@ def mirror_ears(network: BinauralAttentionDepthNet) -> None:
         BinauralAttentionDepthNet(8, (5,), symmetric=True, skip_levels=(), max_depth=7.0),
         UNet(8, max_depth=7.0),
         UNet(8, view_levels=(2, 3), max_depth=7.0),
-        UNet(8, view_levels=(3,), skip_levels=(3, 4), max_depth=7.0),
+        UNet(8, view_levels=(2, 3), skip_levels=(3, 4), max_depth=7.0),
     ],
 )
 @pytest.mark.parametrize("shape", [(2, 2, 32, 32), (2, 2, 48, 37)])
@@ -128,6 +128,15 @@ def test_the_decoder_sees_its_skips_and_no_others(network):
     assert blocks == [(128, 64, 32), (32, 16, 16), (32, 16, 8), (8, 8, 8)]
 
 
+def test_a_level_that_only_the_view_transform_reads_is_kept_from_the_decoder():
+    network = UNet(8, view_levels=(2,), skip_levels=(3,)).eval()
+    kept: list[torch.Tensor] = []
+    network.encoder.register_forward_hook(lambda _module, _arguments, features: kept.extend(features))
+    depth = network(torch.randn(1, 2, 32, 32))
+    assert [level.shape[1] for level in kept] == [0, 16, 32, 0, 64]
+    assert depth.shape == (1, 1, 32, 32)
+
+
 @pytest.mark.parametrize("kind", [BinauralAttentionDepthNet, UNet])
 def test_networks_from_before_have_all_skips(kind, tmp_path):
     network = kind(8).eval()
@@ -200,7 +209,7 @@ def test_load_refuses(tmp_path):
         ({"attention_levels": (0, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"skip_levels": (4, 5)}, r"skip_levels must be different levels from 1 to 4, got \(4, 5\)"),
-        ({"skip_levels": (3,)}, r"skip_levels must have the attention_levels \(2, 4\)"),
+        ({"skip_levels": (3,)}, r"must have the attention_levels \(2, 4\): nobody reads"),
         (
             {"skip_levels": (2, 4), "view_levels": (3,), "attention_levels": (4,)},
             "skip_levels must have level 3, to whose map view transforms add",

@@ -188,12 +188,21 @@ def test_upsample_concat(skip, below, dtype):
 
     def run(function, *leaves):
         joined = function(*leaves)
-        return [joined, *torch.autograd.grad(joined, leaves, gradient.to(joined.dtype))]
+        with_gradient = [leaf for leaf in leaves if leaf.numel() > 0]
+        return [joined, *torch.autograd.grad(joined, with_gradient, gradient.to(joined.dtype))]
 
     results = run(upsample_concat, *leaves)
     assert "UpsampleConcat" in type(upsample_concat(*leaves).grad_fn).__name__
     expected = run(reference.upsample_concat, *with_dtype(leaves, torch.float64))
     check(results, expected, run(reference.upsample_concat, *leaves))
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_maps_of_different_batches_are_not_joined(backend, channels):
+    below = torch.randn(2, 4, 4, 4).to(memory_format=torch.channels_last)
+    with use_backend(backend), pytest.raises(ValueError, match="must be of the same batch"):
+        upsample_concat(torch.empty(3, channels, 8, 8), below)
 
 
 @pytest.mark.parametrize("below", [(2, 5, 4, 6), (1, 3, 1, 1), (1, 2, 1, 5)])

@@ -119,9 +119,9 @@ def test_levels_of_the_skips(capsys):
         assert parse_options(arguments).skip_levels == expected
     for wrong, message in (
         (["--skip_levels", "3", "5"], "--skip_levels must be different levels from 1 to 4, got (3, 5)"),
-        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,)"),
+        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,): nobody"),
         (["--skip_levels", "4"], "must have level 3, to whose map view transforms add"),
-        (["--skip_levels", "3", "--model", "base_residual"], "base_residual has all of them"),
+        (["--skip_levels", "3", "--model", "base_residual"], "base_residual has no such option"),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)

@@ -71,3 +71,11 @@ def test_the_teacher_is_used_as_saved(teacher):
     assert isinstance(loss, DistillationLoss)
     saved = AdaptiveBinsNet.from_pretrained(teacher)
     assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loss.teacher.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model", ["binaural", "unet"])
+def test_levels_reach_the_network(model):
+    arguments = make_network(
+        parse_options([*SMALL, "--model", model, "--skip_levels", "2", "3", "--view_levels", "3"])
+    ).arguments
+    assert (arguments["skip_levels"], arguments["view_levels"]) == ((2, 3), (3,))

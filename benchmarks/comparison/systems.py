@@ -53,7 +53,7 @@ SYSTEMS: dict[str, System] = {
     "binaural, no attention": System((*_BINAURAL, "--attention_levels")),
     "binaural, all skips": System((*_BINAURAL, *_ALL_SKIPS)),
     "binaural, all skips, no view transform": System((*_BINAURAL, *_ALL_SKIPS, "--view_levels")),
-    "unet, view transform": System((*_UNET, "--view_levels", "3", "--skip_levels", "3")),
+    "unet, view transform, one skip": System((*_UNET, "--view_levels", "3", "--skip_levels", "3")),
     "binaural, lean ears": System(_LEAN),
     "binaural, lean ears, 5 epochs": System((*_LEAN, "--nb_epochs", "5")),
     "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),

@@ -55,7 +55,6 @@ SYSTEMS: dict[str, System] = {
     "binaural, all skips, no view transform": System((*_BINAURAL, *_ALL_SKIPS, "--view_levels")),
     "unet, view transform, one skip": System((*_UNET, "--view_levels", "3", "--skip_levels", "3")),
     "binaural, lean ears": System(_LEAN),
-    "binaural, lean ears, 5 epochs": System((*_LEAN, "--nb_epochs", "5")),
     "binaural, lean ears, own weights": System((*_LEAN, "--no-symmetric")),
     "group_correlation": System((*_BINAURAL, "--matching", "group_correlation")),
     "concatenation": System((*_BINAURAL, "--matching", "concatenation")),

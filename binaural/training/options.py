@@ -187,8 +187,9 @@ def make_parser() -> argparse.ArgumentParser:
         "that are no mirror images of each other",
         action=argparse.BooleanOptionalAction,
     )
+    by_model = ", ".join(f"{name}: {' '.join(map(str, v)) or 'none'}" for name, v in VIEW_LEVELS.items())
     add(model, "--view_levels", "levels that also go through a view transform, from what is heard to where "
-        f"the camera looks (default {_by_model(VIEW_LEVELS)})", nargs="*", type=int)  # fmt: skip
+        f"the camera looks (default {by_model})", nargs="*", type=int)  # fmt: skip
     add(model, "--skip_levels", "levels, 1 to 4, whose maps the decoder sees beside what comes up from "
         "below (default binaural: 3 and those of --attention_levels; else all)",
         nargs="*", type=int)  # fmt: skip
@@ -241,10 +242,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(run, "--use_wandb", "log to Weights & Biases too (pip install wandb)", action="store_true")
     return parser
-
-
-def _by_model(levels: dict[str, list[int]]) -> str:
-    return ", ".join(f"{name}: {' '.join(map(str, some)) or 'none'}" for name, some in levels.items())
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:

@@ -18,7 +18,7 @@ from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
 from binaural.sharing import each_ear
 from binaural.training.optimisation import make_optimizer
-from binaural.training.options import DEFAULTS, SKIP_LEVELS, VIEW_LEVELS
+from binaural.training.options import parse_options
 from kernels import use_backend
 
 LEAN = 0.375  # of large networks a step takes half of the U-Net's time
@@ -74,11 +74,9 @@ class MaskedL1(nn.Module):
 
 def make_ours(base: int, **arguments: Any) -> nn.Module:
     """The network that `train.py` makes, up to some arguments."""
-    as_trained: dict[str, Any] = {
-        "symmetric": True,
-        "attention_levels": DEFAULTS["attention_levels"],
-        "view_levels": VIEW_LEVELS["binaural"],
-        "skip_levels": SKIP_LEVELS["binaural"],
+    options = vars(parse_options([]))
+    as_trained = {
+        name: options[name] for name in ("symmetric", "attention_levels", "view_levels", "skip_levels")
     }
     return BinauralAttentionDepthNet(base, **(as_trained | arguments))
 

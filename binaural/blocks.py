@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from binaural.features import channel_names
 from binaural.sharing import each_ear
-from kernels.layers import batch_norm_relu, conv3x3, share_norms, upsample_concat
+from kernels.layers import batch_norm_relu, conv3x3, share_norms, upsample_concat, without_channels
 
 LEVELS = 5
 ALL_SKIPS = (1, 2, 3, 4)
@@ -220,11 +220,6 @@ def depth_head(channels: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
     # Most of what a room shows lies in the first fifth of the range: start there.
     nn.init.constant_(head.bias, math.log(0.2 / 0.8))
     return head
-
-
-def without_channels(x: Tensor) -> Tensor:
-    """[B, C, H, W] → [B, 0, H, W]: its size alone, to which no gradient flows."""
-    return x.detach()[:, :0]
 
 
 def check_sizes(base_channels: int, max_depth: float) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.blocks import norm_relu, without_channels
-from kernels.layers import upsample_concat
+from binaural.blocks import norm_relu
+from kernels.layers import upsample_concat, without_channels
 
 DIRECTIONS = 16
 """Of elevation, and of azimuth."""

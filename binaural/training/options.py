@@ -322,12 +322,9 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error(f"--seed must be below 2^63, got {options.seed}")
     if options.use_wandb and importlib.util.find_spec("wandb") is None:
         parser.error("--use_wandb needs the package wandb: pip install wandb")
-    for name in ("attention_levels", "view_levels"):
-        try:
-            check_levels(name, getattr(options, name))
-        except ValueError as error:
-            parser.error(f"--{error}")
     try:
+        check_levels("attention_levels", options.attention_levels)
+        check_levels("view_levels", options.view_levels)
         attention = options.attention_levels if options.model == "binaural" else ()
         check_skips(options.skip_levels, options.view_levels, attention)
     except ValueError as error:

@@ -8,7 +8,7 @@ from kernels.layers.batch_norm_relu import batch_norm_relu
 from kernels.layers.conv3x3 import conv3x3
 from kernels.layers.layer_norm import layer_norm
 from kernels.layers.mirror_weight import mirror_weight
-from kernels.layers.reference import share_norms
+from kernels.layers.reference import share_norms, without_channels
 from kernels.layers.upsample_concat import upsample_concat
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "mirror_weight",
     "share_norms",
     "upsample_concat",
+    "without_channels",
 ]

@@ -27,7 +27,12 @@ def batch_norm_relu(
         weight.numel(),
     )
     y = F.relu(y, inplace=True)
-    return y if keep else y.detach()[:, :0], F.max_pool2d(y, 2) if pool else None
+    return y if keep else without_channels(y), F.max_pool2d(y, 2) if pool else None
+
+
+def without_channels(x: Tensor) -> Tensor:
+    """[B, C, H, W] → [B, 0, H, W]: its size alone, to which no gradient flows."""
+    return x.detach()[:, :0]
 
 
 def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tensor:

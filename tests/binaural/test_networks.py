@@ -137,15 +137,16 @@ def test_a_level_that_only_the_view_transform_reads_is_kept_from_the_decoder():
     assert depth.shape == (1, 1, 32, 32)
 
 
+@pytest.mark.parametrize("argument", ["view_levels", "skip_levels"])
 @pytest.mark.parametrize("kind", [BinauralAttentionDepthNet, UNet])
-def test_networks_from_before_have_all_skips(kind, tmp_path):
+def test_networks_from_before_an_argument_load(kind, argument, tmp_path):
     network = kind(8).eval()
     network.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
-    del config["arguments"]["skip_levels"]
+    del config["arguments"][argument]
     path.write_text(json.dumps(config))
-    x = torch.randn(1, 2, 32, 32)
+    x = torch.randn(1, 2, 64, 64)
     torch.testing.assert_close(load_network(tmp_path)(x), network(x), rtol=0, atol=0)
 
 

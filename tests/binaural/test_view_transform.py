@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -105,18 +103,6 @@ def test_saved_with_its_levels(kind, tmp_path):
     for parameter in network.view_transforms.parameters():
         nn.init.zeros_(parameter)
     assert not torch.equal(loaded(x), network(x))
-
-
-@pytest.mark.parametrize("kind", [BinauralAttentionDepthNet, UNet])
-def test_networks_from_before_load_without(kind, tmp_path):
-    network = kind(8).eval()
-    network.save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    del config["arguments"]["view_levels"]
-    path.write_text(json.dumps(config))
-    x = torch.randn(1, 2, 64, 64)
-    torch.testing.assert_close(load_network(tmp_path)(x), network(x))
 
 
 @pytest.mark.parametrize("kind", [BinauralAttentionDepthNet, UNet])

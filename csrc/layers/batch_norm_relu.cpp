@@ -135,16 +135,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
   Tensor y = new_map<S>(x.batch, x.height, x.width, keep ? channels : 0);
   Tensor pooled = pool ? new_map<S>(x.batch, x.height / 2, x.width / 2, channels)
                        : new_map<S>(0, 0, 0, channels);
+  const Affine affine = normalisation.affine();
   parts.run(true, [&](int64_t, int64_t pair) {
     const int64_t offset = parts.pixel(pair) * channels;
-    const bool has_pooled = pool && parts.rows(pair) == 2;
-    if (!keep && !has_pooled) return;
-    S* rows = keep ? data_of<S>(y) + offset
-                   : static_cast<S*>(thread_scratch(2 * x.width * channels * sizeof(S)));
-    run.normalise(x.data + offset, parts.rows(pair) * x.width, channels, normalisation.affine(),
-                  rows);
-    if (has_pooled) {
-      run.pool(rows, x.width, channels, data_of<S>(pooled) + parts.pooled(pair) * channels);
+    S* rows = keep ? data_of<S>(y) + offset : nullptr;
+    if (pool && parts.rows(pair) == 2) {
+      run.normalise_pooled(x.data + offset, x.width, channels, affine, rows,
+                           data_of<S>(pooled) + parts.pooled(pair) * channels);
+    } else if (keep) {
+      run.normalise(x.data + offset, parts.rows(pair) * x.width, channels, affine, rows);
     }
   });
   return {y, pooled, mean, var};
@@ -178,25 +177,25 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
   const Parts<S> parts(x);
   const Normalisation normalisation(weight, bias, mean, var, eps, channels);
   const Affine affine = normalisation.affine();
-  const std::vector<S> zeros(dy ? 0 : 2 * x.width * channels);
 
-  // The gradient of a pair of rows before the ReLU lets it through.
+  // The gradient of a pair of rows, but for what comes through the pooled row.
   auto gradient = [&](int64_t pair) -> Rows<S> {
-    const int64_t pixel = parts.pixel(pair);
-    const Rows<S> given = dy ? Rows<S>{dy->data + pixel * dy->step, dy->step} : Rows<S>{nullptr, 0};
-    if (!dpooled || parts.rows(pair) < 2) return dy ? given : Rows<S>{zeros.data(), channels};
-    S* sum = static_cast<S*>(thread_scratch(2 * x.width * channels * sizeof(S)));
-    run.unpool(x.data + pixel * channels, given, dpooled->data + parts.pooled(pair) * channels,
-               x.width, channels, affine, sum);
-    return {sum, channels};
+    return dy ? Rows<S>{dy->data + parts.pixel(pair) * dy->step, dy->step} : Rows<S>{nullptr, 0};
   };
+  auto has_pooled = [&](int64_t pair) { return dpooled && parts.rows(pair) == 2; };
 
   const std::vector<float> means = repeat(data_of(mean), norms, channels);
   Sums sums(parts.count, channels);
   parts.run(false, [&](int64_t part, int64_t pair) {
-    run.add_gradients(x.data + parts.pixel(pair) * channels, gradient(pair),
-                      parts.rows(pair) * x.width, channels, affine, means.data(), sums.first(part),
-                      sums.second(part));
+    const S* rows = x.data + parts.pixel(pair) * channels;
+    double *sum = sums.first(part), *product = sums.second(part);
+    if (has_pooled(pair)) {
+      run.add_gradients_pooled(rows, gradient(pair), dpooled->data + parts.pooled(pair) * channels,
+                               x.width, channels, affine, means.data(), sum, product);
+    } else {
+      run.add_gradients(rows, gradient(pair), parts.rows(pair) * x.width, channels, affine,
+                        means.data(), sum, product);
+    }
   });
   sums.combine(norms);
   Tensor dweight = new_tensor({norms}, ScalarType::Float);
@@ -217,8 +216,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
   Tensor dx = new_map<S>(x.batch, x.height, x.width, channels);
   parts.run(true, [&](int64_t, int64_t pair) {
     const int64_t begin = parts.pixel(pair) * channels;
-    run.differentiate(x.data + begin, gradient(pair), parts.rows(pair) * x.width, channels, affine,
-                      slope.data(), offset.data(), data_of<S>(dx) + begin);
+    S* rows = data_of<S>(dx) + begin;
+    if (has_pooled(pair)) {
+      run.differentiate_pooled(x.data + begin, gradient(pair),
+                               dpooled->data + parts.pooled(pair) * channels, x.width, channels,
+                               affine, slope.data(), offset.data(), rows);
+    } else {
+      run.differentiate(x.data + begin, gradient(pair), parts.rows(pair) * x.width, channels,
+                        affine, slope.data(), offset.data(), rows);
+    }
   });
   return {dx, dweight, dbias};
 }

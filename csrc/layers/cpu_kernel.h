@@ -42,17 +42,24 @@ struct Kernels {
   void (*add_moments)(const S* x, int64_t pixels, int64_t channels, const float* shift, double* sum,
                       double* square);
   void (*normalise)(const S* x, int64_t pixels, int64_t channels, Affine, S* y);
-  // Two rows of `width` pixels → one of width / 2, the largest of each 2 × 2.
-  void (*pool)(const S* y, int64_t width, int64_t channels, S* pooled);
-  // dy (data may be null: zero) plus dpooled at the first largest of each 2 × 2 of two rows of x.
-  void (*unpool)(const S* x, Rows<S> dy, const S* dpooled, int64_t width, int64_t channels, Affine,
-                 S* sum);
-  // Through the ReLU: Σ g and Σ g (x - mean) are added to sum and product, [C].
-  void (*add_gradients)(const S* x, Rows<S> g, int64_t pixels, int64_t channels, Affine,
+  // Two rows of `width` pixels, y, which may be null, and one of width / 2, the largest of each 2
+  // × 2.
+  void (*normalise_pooled)(const S* x, int64_t width, int64_t channels, Affine, S* y, S* pooled);
+  // Of dy (data may be null: zero) through the ReLU, g: Σ g and Σ g (x - mean) are added to sum and
+  // product, [C].
+  void (*add_gradients)(const S* x, Rows<S> dy, int64_t pixels, int64_t channels, Affine,
                         const float* mean, double* sum, double* product);
-  // dx = scale · g + slope · x + offset, where g is dy through the ReLU.
-  void (*differentiate)(const S* x, Rows<S> g, int64_t pixels, int64_t channels, Affine,
+  // dx = scale · g + slope · x + offset.
+  void (*differentiate)(const S* x, Rows<S> dy, int64_t pixels, int64_t channels, Affine,
                         const float* slope, const float* offset, S* dx);
+  // The same of two rows of `width` pixels, with dpooled added to dy at the first largest of each
+  // 2 × 2.
+  void (*add_gradients_pooled)(const S* x, Rows<S> dy, const S* dpooled, int64_t width,
+                               int64_t channels, Affine, const float* mean, double* sum,
+                               double* product);
+  void (*differentiate_pooled)(const S* x, Rows<S> dy, const S* dpooled, int64_t width,
+                               int64_t channels, Affine, const float* slope, const float* offset,
+                               S* dx);
   // to[pixel] = Σ taps of columns and of rows of from, with `step` elements between pixels of `to`.
   // from + r · row is where row r begins, from_step the distance of its pixels.
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,

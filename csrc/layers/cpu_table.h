@@ -9,11 +9,22 @@ namespace binaural::layers {
 
 namespace BINAURAL_ISA {
 template <class S>
-constexpr Kernels<S> kTable = {add_moments<S>,  normalise<S>,     pool<S>,
-                               unpool<S>,       add_gradients<S>, differentiate<S>,
-                               interpolate<S>,  layer_norm<S>,    differentiate_layer_norm<S>,
-                               add_mirrored<S>, part_mirrored<S>, convert<S>,
-                               add<S>,          conv_weight<S>,   conv_weight_scratch};
+constexpr Kernels<S> kTable = {add_moments<S>,
+                               normalise<S>,
+                               normalise_pooled<S>,
+                               add_gradients<S>,
+                               differentiate<S>,
+                               add_gradients_pooled<S>,
+                               differentiate_pooled<S>,
+                               interpolate<S>,
+                               layer_norm<S>,
+                               differentiate_layer_norm<S>,
+                               add_mirrored<S>,
+                               part_mirrored<S>,
+                               convert<S>,
+                               add<S>,
+                               conv_weight<S>,
+                               conv_weight_scratch};
 }
 
 const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};

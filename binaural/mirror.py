@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from binaural.blocks import ALL_SKIPS, DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.sharing import as_one_batch
 from binaural.view_transform import ViewTransform, row_channels
-from kernels.layers import add_mirrored, conv3x3, mirror_weight
+from kernels.layers import add_mirrored, autocast_dtype, conv3x3, mirror_weight
 
 
 class MirrorConv2d(nn.Module):
@@ -42,10 +42,7 @@ class MirrorConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # What autocast would make of it, in the same pass.
-        device = x.device.type
-        cast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if cast else self.weight.dtype
-        return conv3x3(x, mirror_weight(self.weight, self.parts, dtype))
+        return conv3x3(x, mirror_weight(self.weight, self.parts, autocast_dtype(self.weight)))
 
 
 class MirrorDoubleConv(DoubleConv):

@@ -6,13 +6,6 @@
 
 namespace binaural::layers::BINAURAL_ISA {
 
-template <class Count>
-BINAURAL_INLINE void add_to(double* sums, V v, Count count) {
-  float lanes[kL];
-  store<float>(lanes, v);
-  for (int64_t lane = 0; lane < count; ++lane) sums[lane] += lanes[lane];
-}
-
 // Two sums over the pixels of one vector of channels; two pixels at a time, so that neither waits
 // for the other. term(pixel) gives what is added to each.
 template <class Count, class Term>
@@ -41,9 +34,6 @@ inline void add_moments(const S* x, int64_t pixels, int64_t channels, const floa
     });
   });
 }
-
-// NaN stays NaN.
-BINAURAL_INLINE V rectify(V v) { return v < 0 ? V{} : v; }
 
 template <class S>
 inline void normalise(const S* x, int64_t pixels, int64_t channels, Affine affine, S* y) {

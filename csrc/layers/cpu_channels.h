@@ -36,4 +36,14 @@ BINAURAL_INLINE void put(S* p, V v, int64_t count) {
   store_some<float>(p, v, count);
 }
 
+template <class Count>
+BINAURAL_INLINE void add_to(double* sums, V v, Count count) {
+  float lanes[kL];
+  store<float>(lanes, v);
+  for (int64_t lane = 0; lane < count; ++lane) sums[lane] += lanes[lane];
+}
+
+// NaN stays NaN.
+BINAURAL_INLINE V rectify(V v) { return v < 0 ? V{} : v; }
+
 }  // namespace binaural::layers::BINAURAL_ISA

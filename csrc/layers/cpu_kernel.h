@@ -21,6 +21,11 @@ struct Rows {
   int64_t step;
 };
 
+// So many pixels, side by side.
+struct Block {
+  int64_t height, width;
+};
+
 // Weights of the outputs that a bilinear interpolation makes of each input along one axis, and of
 // the inputs that make each output: index `first`, then `count` ascending ones.
 struct Taps {
@@ -34,6 +39,9 @@ struct Convolution {
 };
 // in_channels are a multiple of it: whole vectors of every instruction set.
 constexpr int64_t kConvWeightChannels = 16;
+
+// Channels of a map that a stem takes, at most.
+constexpr int64_t kStemChannels = 2;
 
 // S is how maps are stored; all is computed in float.
 template <class S>
@@ -65,6 +73,10 @@ struct Kernels {
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
                       const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
                       float* scratch, S* to, int64_t step);
+  // The means of a row of `width` blocks, in rows `row` elements apart; and each of these rows of
+  // the gradient.
+  void (*average_pool)(const S* x, int64_t row, Block, int64_t width, int64_t channels, S* y);
+  void (*spread_average)(Rows<S> dy, Block, int64_t width, int64_t channels, S* dx);
   // Over the channels of each pixel, with affine's scale and shift; `mean` and 1 / standard
   // deviation, `inverse`, are written by pixel.
   void (*layer_norm)(const S* x, int64_t pixels, int64_t channels, Affine, float eps, S* y,
@@ -86,6 +98,20 @@ struct Kernels {
                       float* scratch, float* dweight);
   // How many numbers of scratch that needs for so many outputs; aligned to 64 bytes.
   int64_t (*conv_weight_scratch)(const Convolution&, int64_t outputs);
+  // Patches of a map are p: 3 × 3 pixels and all channels, T = 9 in_channels numbers, 0 outside of
+  // the map. What one of its rows adds to Σ p, [T], and to the upper triangle of Σ p pᵀ, [T, T], is
+  // added to sums; there are so many rows above and below it, `row` elements apart. Scratch holds
+  // 3 in_channels (width + 12) numbers.
+  void (*add_patch_moments)(const float* rows, int64_t row, int64_t above, int64_t below,
+                            int64_t width, int64_t in_channels, double* scratch, double* sums);
+  // y = ReLU(scale weights p + shift) for each patch of three rows of a map that has a border of
+  // zeros, or of another map's; weights are [T, C].
+  void (*stem)(const float* rows, int64_t row, int64_t width, int64_t in_channels, int64_t channels,
+               const float* weights, Affine, S* y);
+  // Of dy through the ReLU, g: Σ g, [C], Σ g weights p, [C], and Σ g p, [T, C], are added to sums.
+  void (*add_stem_gradients)(const float* rows, int64_t row, int64_t width, int64_t in_channels,
+                             int64_t channels, const float* weights, Affine, Rows<S> dy,
+                             double* sums);
 };
 
 struct KernelPair {

@@ -4,20 +4,27 @@ And of the convolutions themselves one gradient, where the library's is slow.
 """
 
 from kernels.layers.add_mirrored import add_mirrored
+from kernels.layers.average_pool import average_pool
 from kernels.layers.batch_norm_relu import batch_norm_relu
 from kernels.layers.conv3x3 import conv3x3
+from kernels.layers.dispatch import autocast_dtype
 from kernels.layers.layer_norm import layer_norm
 from kernels.layers.mirror_weight import mirror_weight
 from kernels.layers.reference import share_norms, without_channels
+from kernels.layers.stem import STEM_CHANNELS, stem
 from kernels.layers.upsample_concat import upsample_concat
 
 __all__ = [
+    "STEM_CHANNELS",
     "add_mirrored",
+    "autocast_dtype",
+    "average_pool",
     "batch_norm_relu",
     "conv3x3",
     "layer_norm",
     "mirror_weight",
     "share_norms",
+    "stem",
     "upsample_concat",
     "without_channels",
 ]

@@ -74,11 +74,17 @@ def batch_norm_relu(
             keep=keep,
         )
     y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool, keep)
-    with torch.no_grad():
-        values = x.numel() // norms
-        running_mean.lerp_(mean, momentum)
-        running_var.lerp_(var * (values / (values - 1)), momentum)
+    move_running(running_mean, running_var, mean, var, momentum, x.numel() // norms)
     return y, pooled if pool else None
+
+
+@torch.no_grad()
+def move_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, values: int
+) -> None:
+    """Move the running statistics towards those of a batch of so many values, in place."""
+    running_mean.lerp_(mean, momentum)
+    running_var.lerp_(var * (values / (values - 1)), momentum)
 
 
 class _BatchNormReLU(torch.autograd.Function):

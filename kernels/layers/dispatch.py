@@ -6,7 +6,15 @@ from torch import Tensor
 from kernels import extension
 from kernels.backends import requested_backend
 
-_OPERATIONS = ("add_mirrored", "batch_norm_relu", "layer_norm", "mirror_weight", "upsample_concat")
+_OPERATIONS = (
+    "add_mirrored",
+    "average_pool",
+    "batch_norm_relu",
+    "layer_norm",
+    "mirror_weight",
+    "stem",
+    "upsample_concat",
+)
 _BUILT = all(extension.has_kernel(f"{operation}_forward", "CPU") for operation in _OPERATIONS)
 
 
@@ -28,6 +36,12 @@ def is_covered(*maps: Tensor) -> bool:
             for x in maps
         )
     )
+
+
+def autocast_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype in which autocast, if it is on, has a convolution with these weights computed."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def from_rows(x: Tensor) -> Tensor:

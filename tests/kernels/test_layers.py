@@ -10,11 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from kernels import use_backend
 from kernels.layers import (
     add_mirrored,
+    average_pool,
     batch_norm_relu,
     conv3x3,
     layer_norm,
     mirror_weight,
     reference,
+    stem,
     upsample_concat,
 )
 
@@ -169,6 +171,155 @@ def test_batch_norm_relu_of_nan_is_nan():
     assert y[:, [0, 2, 3]].isfinite().all()
 
 
+def stem_inputs(batch, inputs, height, width, outputs, offset=0.0):
+    """The map, and the weights of the convolution and of the norm."""
+    x = make_map(batch, inputs, height, width, dtype=torch.float32, offset=offset).detach()
+    weight = make_map(outputs, inputs, 3, 3, dtype=torch.float32)
+    return [x, weight, *(torch.randn(outputs).requires_grad_() for _ in range(2))]
+
+
+def run_stem(function, tensors, gradient, dtype=None):
+    """What comes out, the running statistics, and the gradients of all weights."""
+    running = [torch.zeros(len(tensors[2]), dtype=tensors[2].dtype) for _ in range(2)]
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        y = function(*tensors, *running, training=True)
+    return [y, *running, *torch.autograd.grad(y, tensors[1:], gradient.to(y.dtype))]
+
+
+def plain_stem(x, weight, *norm, **options):
+    return reference.batch_norm_relu(
+        F.conv2d(x, weight, padding=1), *norm, momentum=0.1, eps=1e-5, pool=False, keep=True, **options
+    )[0]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("inputs", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "outputs"),
+    [
+        (2, 5, 7, 5),
+        (1, 40, 70, 32),
+        (3, 9, 13, 17),
+        (1, 1, 3, 3),
+        (2, 3, 1, 16),
+        (1, 2, 2, 40),
+        (20, 1, 1, 4),
+    ],
+)
+def test_stem(batch, height, width, outputs, inputs, dtype):
+    """Values, running statistics and gradients."""
+    torch.manual_seed(0)
+    tensors = stem_inputs(batch, inputs, height, width, outputs, offset=1.0)
+    # As one would come from a concatenation: a slice of the channels.
+    gradient = torch.randn(batch, outputs + 3, height, width).to(memory_format=torch.channels_last)[:, 3:]
+    results = run_stem(stem, tensors, gradient, dtype)
+    assert "Stem" in type(results[0].grad_fn).__name__
+    assert results[0].is_contiguous(memory_format=torch.channels_last)
+    assert results[0].dtype == (dtype or torch.float32)
+    expected = run_stem(
+        plain_stem, with_dtype(tensors[:1], torch.float64) + with_dtype(tensors[1:], torch.float64), gradient
+    )
+    if dtype is None:
+        check(results, expected, run_stem(plain_stem, tensors, gradient))
+    else:
+        # Which pixel is above 0 may hang on a rounding: of what comes out alone.
+        for result, exact in zip(results, expected, strict=True):
+            assert (result.double() - exact).norm() <= 0.01 * exact.norm()
+
+
+def test_stem_keeps_its_digits_where_neighbours_are_alike():
+    """A filter that takes the difference of neighbours, on a map that hardly changes: what it gives has a
+    variance of a millionth of the map's square."""
+    torch.manual_seed(0)
+    ramp = torch.linspace(1, 2, 40 * 50).view(1, 1, 40, 50) + 1e-3 * torch.randn(1, 1, 40, 50)
+    weight = torch.zeros(2, 1, 3, 3)
+    weight[0, 0, 1, :2], weight[1, 0, 1:, 1] = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])
+    tensors = [ramp, weight.requires_grad_(), *(torch.ones(2).requires_grad_() for _ in range(2))]
+    gradient = torch.randn(1, 2, 40, 50)
+    expected = run_stem(plain_stem, with_dtype(tensors, torch.float64), gradient)
+    check(run_stem(stem, tensors, gradient), expected, run_stem(plain_stem, tensors, gradient))
+
+
+def test_stem_is_the_same_on_any_number_of_threads():
+    torch.manual_seed(0)
+    tensors, gradient = stem_inputs(4, 1, 32, 32, 32), torch.randn(4, 32, 32, 32)
+    check_threads(lambda: run_stem(stem, tensors, gradient))
+
+
+def test_stem_of_nan_is_nan():
+    tensors = stem_inputs(1, 1, 4, 4, 3)
+    tensors[0][0, 0, 3, 3] = torch.nan
+    y, mean, var, *gradients = run_stem(stem, tensors, torch.ones(1, 3, 4, 4))
+    assert all(t.isnan().all() for t in (y, mean, var, gradients[0]))
+
+
+def test_stem_counts_as_the_convolution_that_it_is():
+    counts = []
+    for function in (stem, plain_stem):
+        tensors = stem_inputs(2, 2, 9, 8, 24)
+        with FlopCounterMode(display=False) as counter:
+            run_stem(function, tensors, torch.ones(2, 24, 9, 8))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "case", ["inference", "gradient", "channels", "kernel", "layout", "float64", "bfloat16", "asked"]
+)
+def test_stem_of_all_else_is_its_two_operations(case):
+    x, weight, *norm = stem_inputs(2, 3 if case == "channels" else 2, 6, 5, 8)
+    norm += [torch.zeros(8), torch.ones(8)]
+    dtype = {"float64": torch.float64, "bfloat16": torch.bfloat16}.get(case, torch.float32)
+    x, weight, *norm = (t.detach().to(dtype) for t in (x, weight, *norm))
+    if case == "kernel":
+        weight = F.pad(weight, (1, 1, 1, 1))
+    if case == "layout":
+        x = x.contiguous()
+    x.requires_grad_(case == "gradient")
+    options = {"training": case != "inference", "momentum": 0.2, "eps": 1e-3}
+    others = [t.clone() for t in norm]
+    with use_backend("reference" if case == "asked" else "cpp"):
+        y = stem(x, weight.requires_grad_(), *norm, **options)
+        expected, _ = batch_norm_relu(conv3x3(x, weight), *others, **options)
+    assert "Stem" not in type(y.grad_fn).__name__
+    torch.testing.assert_close([y, *norm], [expected, *others], rtol=0, atol=0)
+
+
+def test_stem_refuses_what_does_not_fit():
+    x, weight, *norm = stem_inputs(2, 2, 6, 5, 8)
+    with pytest.raises(ValueError, match=r"running_mean must have weight's shape \[8\], got \[7\]"):
+        stem(x, weight, *norm, torch.zeros(7), torch.ones(8), training=True)
+    with pytest.raises(RuntimeError, match="channels"):
+        stem(x, weight[:, :1], *norm, torch.zeros(8), torch.ones(8), training=True)
+    ops, padded = torch.ops.binaural, F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+    weight, *norm = (t.detach() for t in (weight, *norm))
+    for other in (
+        padded[0],
+        padded.double(),
+        padded.permute(0, 2, 1, 3),
+        padded[:, :2],
+        padded.repeat(1, 1, 1, 2),
+    ):
+        with pytest.raises(RuntimeError, match="padded must be"):
+            ops.stem_forward(other, weight, *norm, 1e-5, torch.float32)
+    for other in (weight[:, :1].contiguous(), weight[:7]):
+        with pytest.raises(RuntimeError, match="weight must be"):
+            ops.stem_forward(padded, other, *norm, 1e-5, torch.float32)
+    with pytest.raises(RuntimeError, match="norm_bias must be"):
+        ops.stem_forward(padded, weight, norm[0], norm[1][:7], 1e-5, torch.float32)
+    with pytest.raises(RuntimeError, match="dtype must be"):
+        ops.stem_forward(padded, weight, *norm, 1e-5, torch.float64)
+    y, *_, moments = ops.stem_forward(padded, weight, *norm, 1e-5, torch.float32)
+    dy = y.permute(0, 3, 1, 2)
+    with pytest.raises(RuntimeError, match="dy must have the shape"):
+        ops.stem_backward(
+            dy[:, :, 1:].contiguous(memory_format=torch.channels_last), padded, weight, *norm, moments, 1e-5
+        )
+    with pytest.raises(RuntimeError, match="moments must be"):
+        ops.stem_backward(dy, padded, weight, *norm, moments.float(), 1e-5)
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
@@ -223,6 +374,40 @@ def test_upsampling_that_is_compiled_is_interpolation(below):
     results, wanted = (torch.autograd.grad(y, leaves, gradient) for y in (joined, expected))
     torch.testing.assert_close(results, wanted, rtol=1e-12, atol=1e-12)
     assert "interpolate" not in graphs[0].code
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [((2, 5, 6, 9), (2, 3)), ((1, 70, 4, 4), (4, 4)), ((3, 32, 8, 2), (1, 2)), ((1, 3, 2, 2), (1, 1))],
+)
+def test_average_pool(shape, block, dtype):
+    torch.manual_seed(0)
+    x = make_map(*shape, dtype=dtype, offset=1.0)
+    # As one would come from a concatenation: a slice of the channels.
+    size = [shape[0], shape[1] + 2, shape[2] // block[0], shape[3] // block[1]]
+    gradient = torch.randn(size).to(memory_format=torch.channels_last)[:, 2:]
+
+    def run(function, x):
+        y = function(x, block)
+        return [y, *torch.autograd.grad(y, x, gradient.to(x.dtype))]
+
+    results = run(average_pool, x)
+    assert "AveragePool" in type(results[0].grad_fn).__name__
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in results)
+    check(results, run(F.avg_pool2d, *with_dtype([x], torch.float64)), run(F.avg_pool2d, x))
+
+
+def test_average_pool_refuses_what_does_not_divide():
+    x = make_map(1, 2, 4, 6, dtype=torch.float32).detach()
+    for block in ((3, 2), (2, 4), (0, 2), (2, -1)):
+        with pytest.raises(ValueError, match="block must divide x's height and width"):
+            average_pool(x, block)
+    with pytest.raises(RuntimeError, match="sides must divide"):
+        torch.ops.binaural.average_pool_forward(x, 3, 2)
+    with pytest.raises(RuntimeError, match="block must be not empty"):
+        torch.ops.binaural.average_pool_backward(x, 0, 2)
 
 
 @pytest.mark.usefixtures("isa")
@@ -475,6 +660,14 @@ def test_second_order_raises(monkeypatch):
     (gradient,) = torch.autograd.grad(add_mirrored(two).square().sum(), two, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
         gradient.sum().backward()
+    (gradient,) = torch.autograd.grad(average_pool(two, (2, 2)).square().sum(), two, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
+    x, weight, *norm = stem_inputs(1, 1, 4, 4, 3)
+    y = stem(x, weight, *norm, torch.zeros(3), torch.ones(3), training=True)
+    (gradient,) = torch.autograd.grad(y.square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="no gradient of its own"):
+        gradient.sum().backward()
     both = mirror_weight(skip, [2], torch.float32)
     (gradient,) = torch.autograd.grad(both.square().sum(), skip, create_graph=True)
     with pytest.raises(RuntimeError, match="no gradient of its own"):
@@ -501,6 +694,9 @@ def test_operators_refuse_empty_maps():
     weight = torch.empty(0)
     for call in (
         lambda: ops.add_mirrored_forward(empty),
+        lambda: ops.average_pool_forward(empty, 1, 1),
+        lambda: ops.average_pool_backward(empty, 1, 1),
+        lambda: ops.stem_forward(torch.empty(0, 4, 4, 1), weight, weight, weight, 1e-5, torch.float32),
         lambda: ops.layer_norm_forward(empty, weight, weight, 1e-5),
         lambda: ops.mirror_weight_forward(empty, 0, torch.float32),
         lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False, True),
@@ -538,3 +734,14 @@ def test_operators_pass_opcheck(shape, norms):
     for dtype in DTYPES:
         torch.library.opcheck(ops.mirror_weight_forward, (weight, 4, dtype))
         torch.library.opcheck(ops.mirror_weight_backward, (weight.to(dtype), 4))
+    for side in (1, shape[3]):
+        torch.library.opcheck(ops.average_pool_forward, (x, 1, side))
+        torch.library.opcheck(ops.average_pool_backward, (x, 2, side))
+    heard, weight, *norm = (t.detach() for t in stem_inputs(2, 2, 6, 5, 8))
+    padded = F.pad(heard, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+    for dtype in DTYPES:
+        torch.library.opcheck(ops.stem_forward, (padded, weight, *norm, 1e-5, dtype))
+        y, *_, moments = ops.stem_forward(padded, weight, *norm, 1e-5, dtype)
+        torch.library.opcheck(
+            ops.stem_backward, (y.permute(0, 3, 1, 2), padded, weight, *norm, moments, 1e-5)
+        )

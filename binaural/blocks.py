@@ -69,7 +69,8 @@ class DoubleConv(nn.Sequential):
 
 
 def conv_norm_relu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """ReLU(norm(conv(x))): one operation for a plain convolution of few channels and a plain batch norm."""
+    """ReLU(norm(conv(x))): one operation, without calling these modules, for a plain convolution of few
+    channels and a plain batch norm."""
     if type(conv) is Conv3x3 and conv.in_channels <= STEM_CHANNELS and type(norm) is nn.BatchNorm2d:
         numbers, options = _begin_batch(norm)
         return stem(x, conv.weight, *numbers, **options)

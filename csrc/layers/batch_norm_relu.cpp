@@ -5,7 +5,6 @@
 #include <tuple>
 #include <vector>
 
-#include "common/memory.h"
 #include "layers/maps.h"
 #include "layers/sums.h"
 

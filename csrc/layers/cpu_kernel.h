@@ -43,7 +43,7 @@ constexpr int64_t kConvWeightChannels = 16;
 // Channels of a map that a stem takes, at most.
 constexpr int64_t kStemChannels = 2;
 
-// S is how maps are stored; all is computed in float.
+// S is how maps are stored; what is computed of their elements is computed in float.
 template <class S>
 struct Kernels {
   // Σ (x - shift) and Σ (x - shift)² over the pixels are added to sum and square, [C].
@@ -100,12 +100,12 @@ struct Kernels {
   int64_t (*conv_weight_scratch)(const Convolution&, int64_t outputs);
   // Patches of a map are p: 3 × 3 pixels and all channels, T = 9 in_channels numbers, 0 outside of
   // the map. What one of its rows adds to Σ p, [T], and to the upper triangle of Σ p pᵀ, [T, T], is
-  // added to sums; there are so many rows above and below it, `row` elements apart. Scratch holds
-  // 3 in_channels (width + 12) numbers.
+  // added to sums, in double; there are so many rows above and below it, `row` elements apart. What
+  // is below the diagonal means nothing. Scratch holds 3 in_channels (width + 12) numbers.
   void (*add_patch_moments)(const float* rows, int64_t row, int64_t above, int64_t below,
                             int64_t width, int64_t in_channels, double* scratch, double* sums);
-  // y = ReLU(scale weights p + shift) for each patch of three rows of a map that has a border of
-  // zeros, or of another map's; weights are [T, C].
+  // y = ReLU(scale weights p + shift) for a row of patches: of three rows of a map with a border of
+  // zeros; weights are [T, C].
   void (*stem)(const float* rows, int64_t row, int64_t width, int64_t in_channels, int64_t channels,
                const float* weights, Affine, S* y);
   // Of dy through the ReLU, g: Σ g, [C], Σ g weights p, [C], and Σ g p, [T, C], are added to sums.

@@ -134,28 +134,28 @@ inline void add_stem_gradients_of(const float* rows, int64_t row, int64_t width,
   constexpr int64_t kBlock = 32;  // pixels: weights and sums do not fit the registers together
   for_channels(channels, [&](int64_t c, auto count) {
     const StemChannels<kTaps> make(weights, affine, channels, c, count);
-    V sum{}, product{}, products[kTaps]{};
+    V all[2 + kTaps]{};
     for (int64_t begin = 0; begin < width; begin += kBlock) {
       const int64_t end = width - begin < kBlock ? width : begin + kBlock;
-      V passed[kBlock];
+      V passed[kBlock], of_block[2 + kTaps]{};
       make.for_pixels(rows, row, begin, end, [&](int64_t i, V a) {
         const V g = make.normalise(a) > 0 ? get(dy.data + i * dy.step + c, count) : V{};
-        sum += g;
-        product += g * a;
+        of_block[0] += g;
+        of_block[1] += g * a;
         passed[i - begin] = g;
       });
       for (int64_t i = begin; i < end; ++i) {
         const V g = passed[i - begin];
 #pragma GCC unroll 18
         for (int t = 0; t < kTaps; ++t) {
-          products[t] += g * rows[t / (kTaps / 3) * row + i * kIn + t % (kTaps / 3)];
+          of_block[2 + t] += g * rows[t / (kTaps / 3) * row + i * kIn + t % (kTaps / 3)];
         }
       }
+#pragma GCC unroll 20
+      for (int k = 0; k < 2 + kTaps; ++k) all[k] += of_block[k];
     }
-    add_to(sums + c, sum, count);
-    add_to(sums + channels + c, product, count);
-#pragma GCC unroll 18
-    for (int t = 0; t < kTaps; ++t) add_to(sums + (2 + t) * channels + c, products[t], count);
+#pragma GCC unroll 20
+    for (int k = 0; k < 2 + kTaps; ++k) add_to(sums + k * channels + c, all[k], count);
   });
 }
 

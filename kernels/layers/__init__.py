@@ -1,6 +1,6 @@
 """What stands around the convolutions: norms, activation and pooling; upsampling; what a mirror does.
 
-And of the convolutions themselves one gradient, where the library's is slow.
+And of the convolutions themselves the first, of few channels, and one gradient, where the library's is slow.
 """
 
 from kernels.layers.add_mirrored import add_mirrored

@@ -13,8 +13,8 @@ from kernels.registration import complete_operator
 def average_pool(x: Tensor, block: tuple[int, int]) -> Tensor:
     """The mean of each block of pixels: `torch.nn.functional.avg_pool2d` of whole blocks.
 
-    The kernels read and write each element once; PyTorch's own gradient takes several times as long. On the
-    CPU, for channels-last maps of float32 or bfloat16; all else runs as PyTorch's own operator.
+    The kernels read the map once, and write its gradient once; PyTorch's own gradient takes several times as
+    long. On the CPU, for channels-last maps of float32 or bfloat16; all else runs as PyTorch's own operator.
 
     Args:
         x: [B, C, H, W].

@@ -39,9 +39,10 @@ def is_covered(*maps: Tensor) -> bool:
 
 
 def autocast_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype in which autocast, if it is on, has a convolution with these weights computed."""
+    """The dtype in which a convolution with these weights is computed: autocast's, if that is on."""
     device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    cast = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if cast else weight.dtype
 
 
 def from_rows(x: Tensor) -> Tensor:

@@ -56,8 +56,9 @@ def stem(
     covered = (
         training
         and not x.requires_grad
-        and is_covered(x, weight)
-        and x.dtype == norm_weight.dtype == torch.float32
+        and is_covered(x)
+        and weight.device == x.device
+        and x.dtype == weight.dtype == norm_weight.dtype == torch.float32
         and dtype in (torch.float32, torch.bfloat16)
         and x.shape[1] <= STEM_CHANNELS
         and weight.shape[1:] == (x.shape[1], 3, 3)
@@ -86,6 +87,7 @@ class _Stem(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         padded = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+        weight = weight.contiguous(memory_format=torch.channels_last)
         y, mean, var, moments = _forward(padded, weight, norm_weight, norm_bias, eps, dtype)
         ctx.save_for_backward(padded, weight, norm_weight, norm_bias, moments)
         ctx.eps = eps

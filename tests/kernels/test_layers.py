@@ -78,6 +78,8 @@ def test_batch_norm_relu(shape, norms, pool, dtype):
     torch.manual_seed(0)
     x = make_map(*shape, dtype=dtype, offset=3.0)
     weight, bias = (torch.randn(norms).requires_grad_() for _ in range(2))
+    with torch.no_grad():  # two that are the same everywhere, one of them at the ReLU's edge
+        weight[:2], bias[:2] = 0, torch.tensor([1.0, 0.0])
     gradient = torch.randn(shape)
     pooled_gradient = torch.randn(*shape[:2], shape[2] // 2, shape[3] // 2)
 
@@ -178,18 +180,18 @@ def stem_inputs(batch, inputs, height, width, outputs, offset=0.0):
     return [x, weight, *(torch.randn(outputs).requires_grad_() for _ in range(2))]
 
 
-def run_stem(function, tensors, gradient, dtype=None):
+def run_stem(function, tensors, gradient, dtype=None, eps=0.5):
     """What comes out, the running statistics, and the gradients of all weights."""
     running = [torch.zeros(len(tensors[2]), dtype=tensors[2].dtype) for _ in range(2)]
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
-        y = function(*tensors, *running, training=True)
+        y = function(*tensors, *running, training=True, momentum=0.3, eps=eps)
     return [y, *running, *torch.autograd.grad(y, tensors[1:], gradient.to(y.dtype))]
 
 
 def plain_stem(x, weight, *norm, **options):
-    return reference.batch_norm_relu(
-        F.conv2d(x, weight, padding=1), *norm, momentum=0.1, eps=1e-5, pool=False, keep=True, **options
-    )[0]
+    return reference.batch_norm_relu(F.conv2d(x, weight, padding=1), *norm, pool=False, keep=True, **options)[
+        0
+    ]
 
 
 @pytest.mark.usefixtures("isa")
@@ -211,6 +213,8 @@ def test_stem(batch, height, width, outputs, inputs, dtype):
     """Values, running statistics and gradients."""
     torch.manual_seed(0)
     tensors = stem_inputs(batch, inputs, height, width, outputs, offset=1.0)
+    with torch.no_grad():  # two channels that are the same everywhere, one of them at the ReLU's edge
+        tensors[2][:2], tensors[3][:2] = 0, torch.tensor([1.0, 0.0])
     # As one would come from a concatenation: a slice of the channels.
     gradient = torch.randn(batch, outputs + 3, height, width).to(memory_format=torch.channels_last)[:, 3:]
     results = run_stem(stem, tensors, gradient, dtype)
@@ -229,16 +233,28 @@ def test_stem(batch, height, width, outputs, inputs, dtype):
 
 
 def test_stem_keeps_its_digits_where_neighbours_are_alike():
-    """A filter that takes the difference of neighbours, on a map that hardly changes: what it gives has a
-    variance of a millionth of the map's square."""
+    """Differences of neighbours, on a map that hardly changes and ends in zeros: their variance is a few
+    millionths of the map's square."""
     torch.manual_seed(0)
-    ramp = torch.linspace(1, 2, 40 * 50).view(1, 1, 40, 50) + 1e-3 * torch.randn(1, 1, 40, 50)
+    x = (0.5 - 0.5 * torch.linspace(0, 2 * torch.pi, 2000).cos()).expand(1, 1, 8, -1)
+    x = x + 1e-4 * torch.randn(1, 1, 8, 2000)
     weight = torch.zeros(2, 1, 3, 3)
-    weight[0, 0, 1, :2], weight[1, 0, 1:, 1] = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])
-    tensors = [ramp, weight.requires_grad_(), *(torch.ones(2).requires_grad_() for _ in range(2))]
-    gradient = torch.randn(1, 2, 40, 50)
-    expected = run_stem(plain_stem, with_dtype(tensors, torch.float64), gradient)
-    check(run_stem(stem, tensors, gradient), expected, run_stem(plain_stem, tensors, gradient))
+    weight[0, 0, 1, :2], weight[1, 0, 1, 1:] = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])
+    assert F.conv2d(x, weight, padding=1).var() < 1e-5 * x.square().mean()
+    tensors = [x, weight.requires_grad_(), *(torch.ones(2).requires_grad_() for _ in range(2))]
+    gradient = torch.randn(1, 2, 8, 2000)
+    expected = run_stem(plain_stem, with_dtype(tensors, torch.float64), gradient, eps=1e-12)
+    plain = run_stem(plain_stem, tensors, gradient, eps=1e-12)
+    check(run_stem(stem, tensors, gradient, eps=1e-12), expected, plain)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e4])
+def test_stem_of_a_map_that_is_the_same_everywhere(value):
+    """No variance at all, for all that rounding may make of it."""
+    tensors = [torch.full((20, 1, 1, 1), value), *stem_inputs(1, 1, 1, 1, 16)[1:]]
+    y, _, var, *gradients = run_stem(stem, tensors, torch.ones(20, 16, 1, 1), eps=1e-30)
+    assert ((var >= 0) & (var < 1e-12 * value**2)).all()
+    assert all(t.isfinite().all() for t in (y, *gradients))
 
 
 def test_stem_is_the_same_on_any_number_of_threads():
@@ -252,6 +268,15 @@ def test_stem_of_nan_is_nan():
     tensors[0][0, 0, 3, 3] = torch.nan
     y, mean, var, *gradients = run_stem(stem, tensors, torch.ones(1, 3, 4, 4))
     assert all(t.isnan().all() for t in (y, mean, var, gradients[0]))
+
+
+def test_stem_takes_weights_in_any_layout():
+    tensors = stem_inputs(2, 2, 6, 5, 8)
+    others = [tensors[0], tensors[1].detach().contiguous().requires_grad_(), *tensors[2:]]
+    gradient = torch.randn(2, 8, 6, 5)
+    results = [run_stem(stem, inputs, gradient) for inputs in (tensors, others)]
+    assert "Stem" in type(results[1][0].grad_fn).__name__
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def test_stem_counts_as_the_convolution_that_it_is():

@@ -111,7 +111,9 @@ class Step:
         self.fast, self.setting = system.fast, setting
         self.network = system.make(problem.base_channels).to(device).to(memory_format=layout).train()
         compiled = setting.compiled and system.fast
-        self.forward = torch.compile(self.network, fullgraph=True) if compiled else self.network
+        self.forward = (
+            torch.compile(self.network, fullgraph=True, dynamic=False) if compiled else self.network
+        )
         self.loss = system.loss().to(device)
         self.optimizer = (
             make_optimizer("adamw", self.network, 1e-4, 1e-4)

@@ -53,24 +53,22 @@ FEWEST_ROUNDS, MOST_ROUNDS, NAIVE_ROUNDS, PART_STEPS = 5, 30, 2, 3
 
 def measure(problem: Problem, setting: Setting, seconds: float) -> list[dict[str, Any]]:
     """One row of results per system, ours first."""
+    set_up_heap()  # again: peak_memory has trimmed it
     steps = {name: Step(SYSTEMS[name], problem, setting) for name in COMPARED}
+    for step in steps.values():
+        step()
+    taken = interleave(steps, rounds_within(seconds, steps))
     rows: list[dict[str, Any]] = []
     for name, step in steps.items():
-        step()
-        rows.append(
-            {
-                "problem": str(problem),
-                "system": name,
-                "flops": step.count_flops(),
-                "state_bytes": step.state_bytes(),
-                "peak_bytes": peak_memory(step, setting.device),
-                "parts": measure_parts(step, PART_STEPS) if step.forward is step.network else None,
-            }
-        )
-    set_up_heap()  # again: peak_memory has trimmed it
-    taken = interleave(steps, rounds_within(seconds, steps))
-    for row in rows:
-        row |= compare(problem, taken[row["system"]], taken)
+        row = {
+            "problem": str(problem),
+            "system": name,
+            "flops": step.count_flops(),
+            "state_bytes": step.state_bytes(),
+            "peak_bytes": peak_memory(step, setting.device),
+            "parts": measure_parts(step, PART_STEPS) if step.forward is step.network else None,
+        }
+        rows.append(row | compare(problem, taken[name], taken))
     return rows
 
 

@@ -63,7 +63,8 @@ class Trainer:
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.forward: Any = network
         if compiled:
-            self.forward = torch.compile(network, fullgraph=True)
+            # Batches are all of one size.
+            self.forward = torch.compile(network, fullgraph=True, dynamic=False)
         if processes.count > 1:
             devices = [device] if device.type == "cuda" else None
             self.forward = DistributedDataParallel(self.forward, devices, gradient_as_bucket_view=True)

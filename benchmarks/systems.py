@@ -17,7 +17,7 @@ from binaural.blocks import ALL_SKIPS
 from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
 from binaural.sharing import each_ear
-from binaural.training.optimisation import make_optimizer
+from binaural.training.optimisation import compile_network, make_optimizer
 from binaural.training.options import parse_options
 from kernels import use_backend
 
@@ -111,9 +111,7 @@ class Step:
         self.fast, self.setting = system.fast, setting
         self.network = system.make(problem.base_channels).to(device).to(memory_format=layout).train()
         compiled = setting.compiled and system.fast
-        self.forward = (
-            torch.compile(self.network, fullgraph=True, dynamic=False) if compiled else self.network
-        )
+        self.forward = compile_network(self.network) if compiled else self.network
         self.loss = system.loss().to(device)
         self.optimizer = (
             make_optimizer("adamw", self.network, 1e-4, 1e-4)

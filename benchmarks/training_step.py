@@ -53,7 +53,6 @@ FEWEST_ROUNDS, MOST_ROUNDS, NAIVE_ROUNDS, PART_STEPS = 5, 30, 2, 3
 
 def measure(problem: Problem, setting: Setting, seconds: float) -> list[dict[str, Any]]:
     """One row of results per system, ours first."""
-    set_up_heap()  # again: peak_memory has trimmed it
     steps = {name: Step(SYSTEMS[name], problem, setting) for name in COMPARED}
     for step in steps.values():
         step()
@@ -65,11 +64,18 @@ def measure(problem: Problem, setting: Setting, seconds: float) -> list[dict[str
             "system": name,
             "flops": step.count_flops(),
             "state_bytes": step.state_bytes(),
-            "peak_bytes": peak_memory(step, setting.device),
+            "peak_bytes": measure_peak(step),
             "parts": measure_parts(step, PART_STEPS) if step.forward is step.network else None,
         }
         rows.append(row | compare(problem, taken[name], taken))
     return rows
+
+
+def measure_peak(step: Step) -> int | None:
+    """As `peak_memory`, and leaves the heap as training has it."""
+    peak = peak_memory(step, step.setting.device)
+    set_up_heap()  # again: that has trimmed it
+    return peak
 
 
 def measure_naive(problem: Problem, setting: Setting, name: str) -> dict[str, Any]:
@@ -81,10 +87,9 @@ def measure_naive(problem: Problem, setting: Setting, name: str) -> dict[str, An
         "system": name,
         "flops": None,
         "state_bytes": steps[name].state_bytes(),
-        "peak_bytes": peak_memory(steps[name], setting.device),
+        "peak_bytes": measure_peak(steps[name]),
         "parts": None,
     }
-    set_up_heap()  # again: peak_memory has trimmed it
     steps[OURS]()
     taken = interleave(steps, NAIVE_ROUNDS, warm_up=0)
     return row | compare(problem, taken[name], taken)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,6 +90,11 @@ def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]
     if dtype == torch.bfloat16 and lacks_bf16:
         raise ValueError(f"--precision bf16: {device} lacks it; fp16 or fp32 would work")
     return dtype, "as asked"
+
+
+def compile_network(network: nn.Module) -> Any:
+    """What runs the network through torch.compile, for batches that are all of one size."""
+    return torch.compile(network, fullgraph=True, dynamic=False)
 
 
 def choose_compile(name: str, device: torch.device, sync_batchnorm: bool) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from binaural.precision import autocast
 from binaural.pretrained import Pretrained
 from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
-from binaural.training.optimisation import make_optimizer, make_scheduler
+from binaural.training.optimisation import compile_network, make_optimizer, make_scheduler
 from binaural.training.options import Options
 from binaural.training.processes import Processes
 from binaural.training.run_folder import RunFolder
@@ -63,8 +63,7 @@ class Trainer:
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.forward: Any = network
         if compiled:
-            # Batches are all of one size.
-            self.forward = torch.compile(network, fullgraph=True, dynamic=False)
+            self.forward = compile_network(network)
         if processes.count > 1:
             devices = [device] if device.type == "cuda" else None
             self.forward = DistributedDataParallel(self.forward, devices, gradient_as_bucket_view=True)

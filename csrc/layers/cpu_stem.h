@@ -67,9 +67,17 @@ inline void add_patch_moments(const float* rows, int64_t row, int64_t above, int
   }
 }
 
+// The t-th number of a patch, given its first.
+template <int kIn>
+BINAURAL_INLINE const float* tap_at(const float* patch, int64_t row, int t) {
+  return patch + t / (3 * kIn) * row + t % (3 * kIn);
+}
+
 // What makes one vector of channels.
-template <int kTaps>
+template <int kIn>
 struct StemChannels {
+  static constexpr int kTaps = 9 * kIn;
+
   template <class Count>
   BINAURAL_INLINE StemChannels(const float* weights, Affine affine, int64_t channels, int64_t c,
                                Count count)
@@ -82,7 +90,7 @@ struct StemChannels {
   template <class Use>
   BINAURAL_INLINE void for_pixels(const float* rows, int64_t row, int64_t begin, int64_t end,
                                   Use use) const {
-    constexpr int kIn = kTaps / 9, kPixels = 4;
+    constexpr int kPixels = 4;
     int64_t i = begin;
     for (; i + kPixels <= end; i += kPixels) {
       V a[kPixels];
@@ -100,8 +108,8 @@ struct StemChannels {
     for (V& v : a) v = V{};
 #pragma GCC unroll 18
     for (int t = 0; t < kTaps; ++t) {
-      const float* p = rows + t / (kTaps / 3) * row + t % (kTaps / 3);
-      for (int i = 0; i < kPixels; ++i) a[i] += weight[t] * p[i * (kTaps / 9)];
+      const float* p = tap_at<kIn>(rows, row, t);
+      for (int i = 0; i < kPixels; ++i) a[i] += weight[t] * p[i * kIn];
     }
   }
   // Not in the weights: where the norm makes much of little, that would round away what is left.
@@ -113,7 +121,7 @@ template <class S, int kIn>
 inline void stem_of(const float* rows, int64_t row, int64_t width, int64_t channels,
                     const float* weights, Affine affine, S* y) {
   for_channels(channels, [&](int64_t c, auto count) {
-    const StemChannels<9 * kIn> make(weights, affine, channels, c, count);
+    const StemChannels<kIn> make(weights, affine, channels, c, count);
     make.for_pixels(rows, row, 0, width, [&](int64_t i, V a) {
       put(y + i * channels + c, rectify(make.normalise(a)), count);
     });
@@ -133,7 +141,7 @@ inline void add_stem_gradients_of(const float* rows, int64_t row, int64_t width,
   constexpr int kTaps = 9 * kIn;
   constexpr int64_t kBlock = 32;  // pixels: weights and sums do not fit the registers together
   for_channels(channels, [&](int64_t c, auto count) {
-    const StemChannels<kTaps> make(weights, affine, channels, c, count);
+    const StemChannels<kIn> make(weights, affine, channels, c, count);
     V all[2 + kTaps]{};
     for (int64_t begin = 0; begin < width; begin += kBlock) {
       const int64_t end = width - begin < kBlock ? width : begin + kBlock;
@@ -147,9 +155,7 @@ inline void add_stem_gradients_of(const float* rows, int64_t row, int64_t width,
       for (int64_t i = begin; i < end; ++i) {
         const V g = passed[i - begin];
 #pragma GCC unroll 18
-        for (int t = 0; t < kTaps; ++t) {
-          of_block[2 + t] += g * rows[t / (kTaps / 3) * row + i * kIn + t % (kTaps / 3)];
-        }
+        for (int t = 0; t < kTaps; ++t) of_block[2 + t] += g * *tap_at<kIn>(rows + i * kIn, row, t);
       }
 #pragma GCC unroll 20
       for (int k = 0; k < 2 + kTaps; ++k) all[k] += of_block[k];

@@ -49,15 +49,10 @@ struct Stem {
   // body(part, first row of the three, row) for every row; those of one part one after the other.
   template <class Body>
   void run(Body body) const {
-    const int64_t rows_of_all = batch * height;
-    const int64_t grain = grain_of(rows_of_all * width * channels / part_count);
-    torch::stable::parallel_for(0, part_count, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) {
-        for (int64_t r = part * rows_of_all / part_count; r < (part + 1) * rows_of_all / part_count;
-             ++r) {
-          body(part, rows(r), r);
-        }
-      }
+    const int64_t all = batch * height;
+    for_rows(part_count, all * width * channels / part_count, [&](int64_t part) {
+      const int64_t past = (part + 1) * all / part_count;
+      for (int64_t r = part * all / part_count; r < past; ++r) body(part, rows(r), r);
     });
   }
 
@@ -66,13 +61,6 @@ struct Stem {
   int64_t batch, height, width, in_channels, taps, row, channels, part_count;
   const float *data, *weight;
 };
-
-// The sums of all parts, in order, in place of those of the first.
-const double* combine(std::vector<double>& sums, int64_t parts) {
-  const size_t size = sums.size() / parts;
-  for (size_t i = size; i < sums.size(); ++i) sums[i % size] += sums[i];
-  return sums.data();
-}
 
 // E[p], [T], and Cov[p], [T, T], of all patches.
 template <class S>
@@ -87,7 +75,8 @@ Tensor patch_moments(const Stem& stem, const Kernels<S>& kernels) {
                               stem.height - 1 - above, stem.width, stem.in_channels, scratch,
                               sums.data() + part * size);
   });
-  const double* sum = combine(sums, stem.part_count);
+  add_parts(sums, stem.part_count);
+  const double* sum = sums.data();
   Tensor moments = new_tensor({1 + taps, taps}, ScalarType::Double);
   double* mean = data_of<double>(moments);
   const double count = stem.pixels();
@@ -115,10 +104,10 @@ struct Normalisation {
     for (int64_t c = 0; c < stem.channels; ++c) {
       const float* w = stem.weight + c * taps;
       for (int64_t t = 0; t < taps; ++t) {
-        for (int64_t u = 0; u < taps; ++u)
-          along[c * taps + t] += moments[(1 + t) * taps + u] * w[u];
+        double& weighed = along[c * taps + t];
+        for (int64_t u = 0; u < taps; ++u) weighed += moments[(1 + t) * taps + u] * w[u];
         mean[c] += moments[t] * w[t];
-        var[c] += along[c * taps + t] * w[t];
+        var[c] += weighed * w[t];
       }
       if (var[c] < 0) var[c] = 0;
       const double by = norm_weight[c] / std::sqrt(var[c] + eps);
@@ -183,8 +172,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dy_, const Tensor& pad
                            {dy.data + r * stem.width * dy.step, dy.step},
                            sums.data() + part * size);
   });
-  const double *sum = combine(sums, stem.part_count), *product = sum + channels,
-               *products = product + channels;
+  add_parts(sums, stem.part_count);
+  const double *sum = sums.data(), *product = sum + channels, *products = product + channels;
   Tensor dweight = new_tensor({channels, 3, 3, stem.in_channels}, ScalarType::Float);
   Tensor dnorm_weight = new_tensor({channels}, ScalarType::Float);
   Tensor dnorm_bias = new_tensor({channels}, ScalarType::Float);

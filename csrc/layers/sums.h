@@ -10,6 +10,12 @@ namespace binaural::layers {
 // alone, so that the sums are the same bits whatever the number of threads.
 constexpr int64_t kMostParts = 32;
 
+// Adds the sums of all parts, which lie one after the other, to those of the first, in order.
+inline void add_parts(std::vector<double>& sums, int64_t parts) {
+  const size_t size = sums.size() / parts;
+  for (size_t i = size; i < sums.size(); ++i) sums[i % size] += sums[i];
+}
+
 // Two sums per channel in every part, and over all parts.
 struct Sums {
   Sums(int64_t parts, int64_t channels)
@@ -18,9 +24,7 @@ struct Sums {
   double* second(int64_t part) { return first(part) + channels; }
   // Leaves the sums of the channels that share a norm in the first of them.
   void combine(int64_t norms) {
-    for (int64_t part = 1; part < parts; ++part) {
-      for (int64_t c = 0; c < 2 * channels; ++c) values[c] += values[2 * part * channels + c];
-    }
+    add_parts(values, parts);
     for (int64_t c = norms; c < channels; ++c) {
       first(0)[c % norms] += first(0)[c];
       second(0)[c % norms] += second(0)[c];

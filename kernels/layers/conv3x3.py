@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from kernels.layers.dispatch import from_rows, is_covered
 from kernels.registration import complete_operator
@@ -78,5 +78,4 @@ if hasattr(torch.ops.binaural, "conv_weight_gradient"):
     @register_flop_formula(torch.ops.binaural.conv_weight_gradient)
     def _flops(dy: Any, x: Any, *_: Any, **__: Any) -> int:
         """Of shapes, as for the convolution itself."""
-        batch, out_channels, height, width = dy
-        return int(2 * 9 * batch * out_channels * height * width * x[1])
+        return conv_flop_count(x, [dy[1], x[1], 3, 3], dy)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from kernels.layers.batch_norm_relu import batch_norm_relu, move_running
 from kernels.layers.conv3x3 import conv3x3
@@ -129,15 +129,13 @@ if hasattr(torch.ops.binaural, "stem_forward"):
     _forward = complete_operator("stem_forward", _fake_forward)
     _backward = complete_operator("stem_backward", _fake_backward)
 
-    def _count(padded: Any, weight: Any) -> int:
-        """Of shapes, as for one pass of the convolution itself."""
-        batch, height, width, channels = padded
-        return int(2 * 9 * batch * (height - 2) * (width - 2) * channels * weight[0])
-
     @register_flop_formula(torch.ops.binaural.stem_forward)
-    def _flops_forward(padded: Any, weight: Any, *_: Any, **__: Any) -> int:
-        return _count(padded, weight)
+    def _flops_forward(padded: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        """Of shapes, as for the convolution itself."""
+        batch, height, width, channels = out_shape[0]
+        return conv_flop_count(padded, weight, [batch, channels, height, width])
 
     @register_flop_formula(torch.ops.binaural.stem_backward)
     def _flops_backward(dy: Any, padded: Any, weight: Any, *_: Any, **__: Any) -> int:
-        return _count(padded, weight)
+        """Of shapes, as for the gradient of the convolution's weights."""
+        return conv_flop_count(padded, weight, dy)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTENSION := kernels/_C.abi3.so
+EXTENSION := binaural/kernels/_C.abi3.so
 # What the extension is built from: a change of any of it builds it anew.
 SOURCES := setup.py $(shell find csrc -type f)
 # ninja comes from the virtual environment.

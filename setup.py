@@ -1,4 +1,4 @@
-"""Build the compiled extension `kernels/_C.abi3.so`; everything else is in pyproject.toml.
+"""Build the compiled extension `binaural/kernels/_C.abi3.so`; everything else is in pyproject.toml.
 
 It is linked against LibTorch's stable ABI, so that one build serves every torch from 2.11 on. CUDA kernels
 are built where a CUDA build of torch and a CUDA toolkit are found, whether or not a GPU is visible;
@@ -62,7 +62,7 @@ def extension() -> Extension:
     else:
         print(f"building the extension for the CPU only: {reason}")
     return CppExtension(
-        "kernels._C",
+        "binaural.kernels._C",
         [str(source) for source in sources],
         include_dirs=[str(Path("csrc").resolve())],
         extra_compile_args={

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.case import Case
-from kernels.backends import BACKENDS, WHY_UNAVAILABLE
-from kernels.depth_loss import reference, weighted_loss
-from kernels.depth_loss.reference import EPSILON
+from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
+from binaural.kernels.depth_loss import reference, weighted_loss
+from binaural.kernels.depth_loss.reference import EPSILON
 
 # B, H, W: beyond the caches, within them, and so small that calls count.
 SHAPES = ((64, 256, 256), (16, 256, 256), (16, 64, 64))

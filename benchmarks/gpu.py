@@ -42,7 +42,7 @@ def _module(*arguments: str) -> tuple[str, ...]:
 
 
 STEPS = (
-    Step("Backends", _module("kernels")),
+    Step("Backends", _module("binaural.kernels")),
     Step("Tests", _module("pytest", "-q", "--durations=0", "--durations-min=60")),
     *(
         Step(f"Kernels in {dtype}", _module("benchmarks.kernels", "--device", "cuda", "--dtype", dtype))

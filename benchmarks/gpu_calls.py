@@ -55,7 +55,7 @@ def reach_of(n: int) -> int | None:
 
 def _inputs(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[Any]:
     """As the operator takes them, the values as wide as at a time: tensors, scale and longest lag."""
-    from kernels.cross_attention.triton_entry import most_value_channels
+    from binaural.kernels.cross_attention.triton_entry import most_value_channels
 
     n, heads, d, dv = shape
     dv = min(dv, most_value_channels(dtype))
@@ -66,7 +66,7 @@ def _inputs(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[i
 
 
 def _plan_forward(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[Any]:
-    from kernels.cross_attention.triton_launch import plan_forward
+    from binaural.kernels.cross_attention.triton_launch import plan_forward
 
     return plan_forward(*_inputs(device, count, dtype, shape))[0]
 
@@ -74,7 +74,7 @@ def _plan_forward(device: torch.device, count: int, dtype: torch.dtype, shape: t
 def _plan_backward(
     device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> tuple[list[Any], Any]:
-    from kernels.cross_attention.triton_launch import plan_backward, plan_forward
+    from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
 
     inputs = _inputs(device, count, dtype, shape)
     outputs = plan_forward(*inputs)[1]
@@ -88,13 +88,13 @@ def edge_aware_loss_entries() -> Iterator[Entry]:
     images, height, width = IMAGES
 
     def forward(device: torch.device, count: int) -> list[Any]:
-        from kernels.depth_loss.triton_entry import plan_forward
+        from binaural.kernels.depth_loss.triton_entry import plan_forward
 
         pred, target = (torch.zeros(count, height, width, device=device) for _ in range(2))
         return plan_forward(pred, target, torch.zeros(3, device=device), True)[0]
 
     def backward(device: torch.device, count: int) -> list[Any]:
-        from kernels.depth_loss.triton_entry import plan_backward
+        from binaural.kernels.depth_loss.triton_entry import plan_backward
 
         pred, numbers = torch.zeros(count, height, width, device=device), torch.zeros(3, device=device)
         return [plan_backward(numbers[0], pred, numbers[:2], pred)[0]]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-import kernels
+from binaural import kernels
 from benchmarks.gpu_calls import (
     IMAGES,
     OPERATIONS,
@@ -34,7 +34,7 @@ from benchmarks.gpu_count_cuda import CudaCounter, demangle
 from benchmarks.gpu_static import ARCHITECTURES, GPUS, Compiled, compile_launch, inspect_library
 from benchmarks.report import RESULTS, table
 from binaural.files import write_atomically
-from kernels.launch import Launch
+from binaural.kernels.dispatch.triton_launch import Launch
 
 
 def counts(operation: str) -> dict[str, list[dict[str, int]]]:

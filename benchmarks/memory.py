@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from kernels import extension
+from binaural.kernels.dispatch import extension
 
 
 def peak_memory(function: Callable[[], object], device: str) -> int | None:

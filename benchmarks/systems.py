@@ -19,7 +19,7 @@ from binaural.precision import autocast
 from binaural.sharing import each_ear
 from binaural.training.optimisation import compile_network, make_optimizer
 from binaural.training.options import parse_options
-from kernels import use_backend
+from binaural.kernels import use_backend
 
 LEAN = 0.375  # of large networks a step takes half of the U-Net's time
 OURS, OURS_LEAN, OURS_ALL_SKIPS, FAST_UNET, USUAL_UNET = (

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.sharing import as_one_batch, each_ear, share
-from kernels import cross_attention, packed_cross_attention
-from kernels.cross_attention import unpack
-from kernels.layers import layer_norm
+from binaural.kernels import cross_attention, packed_cross_attention
+from binaural.kernels.cross_attention import unpack
+from binaural.kernels.layers import layer_norm
 
 Scope = Literal["time", "plane"]
 Similarity = Literal["shared", "separate"]
@@ -24,7 +24,7 @@ class BinauralCrossAttention(nn.Module):
     """Each ear reads, where the other heard the same, what the other heard.
 
     Both maps are normalised over their channels (layer norm, Ba et al., 2016) and projected by a 1 × 1
-    convolution to queries and values; `kernels.cross_attention` matches the queries of the two ears. What
+    convolution to queries and values; `binaural.kernels.cross_attention` matches the queries of the two ears. What
     an ear reads is added to its own features with a gain that starts at 0 (Zhang et al., "Self-Attention
     GANs", 2019), so that at first the network is the one without attention.
 
@@ -43,7 +43,7 @@ class BinauralCrossAttention(nn.Module):
         symmetric: both ears have the same weights, and a lag has the same bias in either direction: swapped
             ears then swap what comes out. Both may then come in one batch, which saves half the calls, and
             on a CPU copies where they were made in one.
-        backend: of `kernels.cross_attention`.
+        backend: of `binaural.kernels.cross_attention`.
 
     Raises:
         ValueError: `channels` not divisible by the number of heads, an unknown scope or similarity, lags

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from binaural.features import channel_names
 from binaural.sharing import each_ear
-from kernels.layers import (
+from binaural.kernels.layers import (
     STEM_CHANNELS,
     batch_norm_relu,
     conv3x3,

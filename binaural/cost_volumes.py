@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from binaural.blocks import Conv3x3
 from binaural.sharing import as_one_batch, each_ear, share
-from kernels.layers import layer_norm
+from binaural.kernels.layers import layer_norm
 
 LONGEST_LAG = 4
 """Steps, where nothing else is asked for; at the coarser levels more than a head's largest delay."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from kernels.depth_loss import weighted_loss
-from kernels.depth_loss.checks import check_weight
+from binaural.kernels.depth_loss import weighted_loss
+from binaural.kernels.depth_loss.checks import check_weight
 
 # Where in the training, as a fraction of its epochs, the weight of a term rises from 0 to its full value.
 EDGE_RAMP = (0.1, 0.3)
@@ -59,13 +59,13 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 class BinauralAttentionLoss(DepthLoss):
     """Masked L1 of the depth, L1 of its edge strength, and smoothness away from the target's edges.
 
-    The formulas are those of `kernels.edge_aware_loss`, which computes them.
+    The formulas are those of `binaural.kernels.edge_aware_loss`, which computes them.
 
     Args:
         lambda_recon: weight of the mean absolute depth error.
         lambda_edge: weight of the mean absolute error of the Sobel gradient's magnitude.
         lambda_smooth: weight of the edge-aware smoothness.
-        backend: one of `kernels.backends.BACKENDS`; None takes the best available for the tensors.
+        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
 
     Raises:
         TypeError: a weight that is not a number.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from binaural.blocks import ALL_SKIPS, DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.sharing import as_one_batch
 from binaural.view_transform import ViewTransform, row_channels
-from kernels.layers import add_mirrored, autocast_dtype, conv3x3, mirror_weight
+from binaural.kernels.layers import add_mirrored, autocast_dtype, conv3x3, mirror_weight
 
 
 class MirrorConv2d(nn.Module):

@@ -84,7 +84,7 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         skip_levels: levels, 1 to 4, whose fused maps the decoder sees beside what comes up from below. Fine
             maps of frequency and time lie over nothing in the picture, and take most of the time: with a view
             transform, level 3 alone does as well.
-        backend: of `kernels.cross_attention`.
+        backend: of `binaural.kernels.cross_attention`.
 
     Raises:
         ValueError: an attention level or a view level outside 1 to 5, a skip level outside 1 to 4, attention

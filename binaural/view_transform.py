@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.blocks import norm_relu
-from kernels.layers import average_pool, upsample_concat, without_channels
+from binaural.kernels.layers import average_pool, upsample_concat, without_channels
 
 DIRECTIONS = 16
 """Of elevation, and of azimuth."""

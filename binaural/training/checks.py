@@ -7,7 +7,7 @@ from binaural.data import EchoDataset
 from binaural.evaluation import predict
 from binaural.features import channel_names
 from binaural.training.options import Options
-from kernels import edge_aware_loss
+from binaural.kernels import edge_aware_loss
 
 
 def check_backend(network: nn.Module, options: Options, device: torch.device, precision: torch.dtype) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import extension
-from kernels.backends import choose
-from kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
-from kernels.cross_attention.operator import WHY_NOT_COVERED, cross_attention, settle, to_autocast
-from kernels.registration import complete_operator
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
+from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
+from binaural.kernels.cross_attention.operator import WHY_NOT_COVERED, cross_attention, settle, to_autocast
+from binaural.kernels.dispatch.registration import complete_operator
 
 
 def packed_cross_attention(

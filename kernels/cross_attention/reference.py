@@ -17,7 +17,7 @@ def reference(
     max_lag: int | None = None,
     lag_bias: Tensor | None = None,  # [heads, 2 L + 1]
 ) -> tuple[Tensor, Tensor]:
-    """Cross-attention of `kernels.cross_attention`, with the similarity matrix materialised.
+    """Cross-attention of `binaural.kernels.cross_attention`, with the similarity matrix materialised.
 
     Computes in float32, or in float64 for float64 inputs, and returns the inputs' dtype.
     """

@@ -9,7 +9,7 @@ is sign · (b - a), so it is 1 where a is the left ear.
 import triton
 import triton.language as tl
 
-from kernels.cross_attention.triton_tiles import (
+from binaural.kernels.cross_attention.triton_tiles import (
     bias_tile,
     finite,
     load_tile,

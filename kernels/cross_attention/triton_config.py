@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import triton
 
-from kernels.cross_attention.triton_blocks import (
+from binaural.kernels.cross_attention.triton_blocks import (
     backward_blocks,
     backward_lag_bias,
     forward_blocks,
     sum_outputs,
 )
-from kernels.cross_attention.triton_whole import backward_whole, forward_whole
+from binaural.kernels.cross_attention.triton_whole import backward_whole, forward_whole
 
 # Steps per ear, and steps times channels of q or v: the most that one program keeps on the chip together.
 WHOLE_STEPS = 128

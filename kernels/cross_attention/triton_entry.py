@@ -25,12 +25,12 @@ def why_not_covered(q_left: Tensor) -> str | None:
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
-    from kernels.cross_attention import triton_launch
+    from binaural.kernels.cross_attention import triton_launch
 
     return triton_launch.forward(*arguments)
 
 
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
-    from kernels.cross_attention import triton_launch
+    from binaural.kernels.cross_attention import triton_launch
 
     return triton_launch.backward(*arguments)

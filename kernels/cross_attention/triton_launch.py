@@ -9,13 +9,13 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.cross_attention.triton_blocks import (
+from binaural.kernels.cross_attention.triton_blocks import (
     backward_blocks,
     backward_lag_bias,
     forward_blocks,
     sum_outputs,
 )
-from kernels.cross_attention.triton_config import (
+from binaural.kernels.cross_attention.triton_config import (
     backward_columns,
     backward_config,
     block,
@@ -27,8 +27,8 @@ from kernels.cross_attention.triton_config import (
     tuned,
     whole_config,
 )
-from kernels.cross_attention.triton_whole import backward_whole, forward_whole
-from kernels.launch import Grid, Launch, empty
+from binaural.kernels.cross_attention.triton_whole import backward_whole, forward_whole
+from binaural.kernels.dispatch.triton_launch import Grid, Launch, empty
 
 
 class TunedLaunch(Launch):

@@ -10,7 +10,7 @@ parts, whose softmax it keeps as in Milakov and Gimelshein, "Online normalizer c
 import triton
 import triton.language as tl
 
-from kernels.cross_attention.triton_tiles import (
+from binaural.kernels.cross_attention.triton_tiles import (
     bias_tile,
     finite,
     load_tile,

@@ -8,7 +8,7 @@ EPSILON = 1e-6  # m²; keeps the gradient of |g| finite where the image is flat
 
 
 def reference(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge-aware loss of `kernels.edge_aware_loss` on [B, H, W] or [B, 1, H, W] images, weights [3].
+    """Edge-aware loss of `binaural.kernels.edge_aware_loss` on [B, H, W] or [B, 1, H, W] images, weights [3].
 
     Computes in float32, or in float64 for a float64 prediction. Returns total [] and terms [3].
     """

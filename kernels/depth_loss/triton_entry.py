@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.launch import Launch, empty
+from binaural.kernels.dispatch.triton_launch import Launch, empty
 
 # A program's strip: short, so that a small batch still fills a GPU; the rows beyond its ends are read twice.
 ROWS = 16
@@ -31,7 +31,7 @@ def plan_forward(
     pred: Tensor, target: Tensor, weights: Tensor, with_gradient: bool
 ) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The launches of a forward pass, and what they will have written."""
-    from kernels.depth_loss import triton_kernels
+    from binaural.kernels.depth_loss import triton_kernels
 
     images, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
     total, terms, scales = (empty(shape, pred, torch.float32) for shape in ((), (3,), (2,)))
@@ -67,7 +67,7 @@ def backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) ->
 
 def plan_backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) -> tuple[Launch, Tensor]:
     """The launch of a backward pass, and what it will have written."""
-    from kernels.depth_loss import triton_kernels
+    from binaural.kernels.depth_loss import triton_kernels
 
     grad_pred = empty(pred.shape, pred)
     count = pred.numel()

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from kernels import extension
-from kernels.backends import requested_backend
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import requested_backend
 
 _OPERATIONS = (
     "add_mirrored",

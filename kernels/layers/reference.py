@@ -20,7 +20,7 @@ def batch_norm_relu(
     pool: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """`kernels.layers.batch_norm_relu`."""
+    """`binaural.kernels.layers.batch_norm_relu`."""
     y = share_norms(
         lambda x: F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps),
         x,
@@ -55,12 +55,12 @@ def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tens
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`kernels.layers.layer_norm`."""
+    """`binaural.kernels.layers.layer_norm`."""
     return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
-    """`kernels.layers.upsample_concat`."""
+    """`binaural.kernels.layers.upsample_concat`."""
     height, width = below.shape[-2:]
     if torch.compiler.is_compiling() and skip.shape[-2:] == (2 * height, 2 * width):
         upsampled = double(double(below, 2), 3)
@@ -83,13 +83,13 @@ def double(x: Tensor, dim: int) -> Tensor:
 
 
 def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """`kernels.layers.mirror_weight`."""
+    """`binaural.kernels.layers.mirror_weight`."""
     halves = weight.flip(-1).split([part // 2 for part in parts for _ in range(2)], dim=1)
     exchanged = [halves[index ^ 1] for index in range(len(halves))]
     return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)
 
 
 def add_mirrored(both: Tensor) -> Tensor:
-    """`kernels.layers.add_mirrored`."""
+    """`binaural.kernels.layers.add_mirrored`."""
     (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in both.chunk(2))
     return torch.cat([left + right_swapped, (right + left_swapped).flip(-1)], dim=1)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from binaural import BinauralCrossAttention
-from kernels.cross_attention import reference
+from binaural.kernels.cross_attention import reference
 
 
 def make_maps(batch=2, channels=16, height=3, width=5, seed=0):

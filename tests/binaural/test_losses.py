@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import kernels
+from binaural import kernels
 from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss
 
 

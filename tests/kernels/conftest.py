@@ -11,7 +11,7 @@ from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda, built_ext
 from guarded import Outputs
 from torch import Tensor
 
-from kernels import extension
+from binaural.kernels.dispatch import extension
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str
 
 @pytest.fixture
 def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Every output made by `kernels.launch.empty` holds NaN and lies between guard bands.
+    """Every output made by `binaural.kernels.dispatch.triton_launch.empty` holds NaN and lies between guard bands.
 
     Gives a check that these are intact.
     """

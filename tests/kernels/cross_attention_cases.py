@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import cross_attention
-from kernels.cross_attention import reference
+from binaural.kernels import cross_attention
+from binaural.kernels.cross_attention import reference
 
 NAMES = ("q_left", "q_right", "v_left", "v_right", "k_left", "k_right")
 

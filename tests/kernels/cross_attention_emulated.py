@@ -107,9 +107,9 @@ def _strides(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
     return integers(*flat)
 
 
-_EMULATION = Emulation("cross_attention", "kernels.cross_attention.operator")
+_EMULATION = Emulation("cross_attention", "binaural.kernels.cross_attention.operator")
 
 
 def emulated_backend(emulator: Emulator, shared_memory: int = A100) -> AbstractContextManager[None]:
-    """Inside, backend "cuda" of `kernels.cross_attention` takes CPU tensors and runs the emulated kernels."""
+    """Inside, backend "cuda" of `binaural.kernels.cross_attention` takes CPU tensors and runs the emulated kernels."""
     return _EMULATION.backend(EmulatedCrossAttention(emulator, shared_memory))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.depth_loss import reference, weighted_loss
+from binaural.kernels.depth_loss import reference, weighted_loss
 
 WEIGHTS = (0.7, 0.3, 0.2)
 

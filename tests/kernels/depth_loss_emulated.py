@@ -58,7 +58,7 @@ def _strides(images: Tensor) -> ctypes.Array[ctypes.c_int64]:
     return integers(images.stride(0), images.stride(-2), images.stride(-1))
 
 
-_EMULATION = Emulation("edge_aware_loss", "kernels.depth_loss.operator")
+_EMULATION = Emulation("edge_aware_loss", "binaural.kernels.depth_loss.operator")
 
 
 def emulated_backend(emulator: Emulator) -> AbstractContextManager[None]:

@@ -10,8 +10,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from kernels import backends
-from kernels.registration import define_operator
+from binaural.kernels.dispatch import backends
+from binaural.kernels.dispatch.registration import define_operator
 
 # As the emulated sources number them.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

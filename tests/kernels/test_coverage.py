@@ -1,12 +1,12 @@
-"""`python -m kernels` says of every backend whether it is available, or why not, and what it covers."""
+"""`python -m binaural.kernels` says of every backend whether it is available, or why not, and what it covers."""
 
 import pytest
 import torch
 
-from kernels import cross_attention, use_backend
-from kernels.__main__ import main
-from kernels.backends import BACKENDS, OPERATIONS, requested_backend
-from kernels.coverage import coverage
+from binaural.kernels import cross_attention, use_backend
+from binaural.kernels.__main__ import main
+from binaural.kernels.dispatch.backends import BACKENDS, OPERATIONS, requested_backend
+from binaural.kernels.dispatch.coverage import coverage
 
 
 def test_every_backend_has_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

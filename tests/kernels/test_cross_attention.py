@@ -10,7 +10,7 @@ from backend import Backend
 from cross_attention_cases import NAMES, Call, Case, defined, make, packed, relative_error
 from torch import Tensor
 
-from kernels import cross_attention
+from binaural.kernels import cross_attention
 
 
 @pytest.fixture(autouse=True)
@@ -340,7 +340,7 @@ def test_autocast_is_followed(backend: Backend, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("case", Case(2, 12, 15, 2, 4, 3, reach=2).both(), ids=str)
 @pytest.mark.parametrize("permuted", [False, True])
 def test_opcheck(backend: Backend, case: Case, permuted: bool) -> None:
-    from kernels.cross_attention.operator import _BACKWARD, _FORWARD
+    from binaural.kernels.cross_attention.operator import _BACKWARD, _FORWARD
 
     call = make(case).to(torch.float32, backend.device)
     inputs = {name: call.inputs[name].detach() if name in call.inputs else None for name in NAMES}

@@ -12,9 +12,9 @@ import torch
 from backend import INSTRUCTION_SETS, Backend, built_extension
 from cross_attention_cases import Case, defined, make, relative_error
 
-import kernels
+from binaural import kernels
 from benchmarks.memory import peak_memory
-from kernels import extension
+from binaural.kernels.dispatch import extension
 
 CASES = [
     case
@@ -236,7 +236,7 @@ import sys
 import torch
 from cross_attention_cases import Case, make
 
-import kernels
+from binaural import kernels
 
 library = ctypes.CDLL(sys.argv[1])
 memory = ctypes.CDLL(None)

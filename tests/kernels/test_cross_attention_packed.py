@@ -7,8 +7,8 @@ import torch
 from backend import Backend
 from torch import Tensor
 
-from kernels import cross_attention, packed_cross_attention
-from kernels.cross_attention import unpack
+from binaural.kernels import cross_attention, packed_cross_attention
+from binaural.kernels.cross_attention import unpack
 
 HEADS, D, DV = 2, 8, 5
 SIZES = (HEADS, HEADS * D, HEADS * DV)

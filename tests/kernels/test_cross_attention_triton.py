@@ -12,9 +12,9 @@ import torch
 from cross_attention_cases import NAMES, Case, make
 from torch import Tensor
 
-from kernels import cross_attention, use_backend
-from kernels.backends import WHY_UNAVAILABLE
-from kernels.cross_attention import reference
+from binaural.kernels import cross_attention, use_backend
+from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
+from binaural.kernels.cross_attention import reference
 
 WHY_NOT = WHY_UNAVAILABLE["triton", "cross_attention"]
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

@@ -8,8 +8,8 @@ from backend import Backend
 from depth_loss_cases import WEIGHTS, defined, make, relative_error, run
 from torch import Tensor
 
-from kernels import edge_aware_loss
-from kernels.depth_loss import reference, weighted_loss
+from binaural.kernels import edge_aware_loss
+from binaural.kernels.depth_loss import reference, weighted_loss
 
 SHAPES = [
     (1, 1, 1),
@@ -116,7 +116,7 @@ def test_each_term_and_weights_below_zero(backend: Backend, weights: tuple[float
 @pytest.mark.parametrize("shape", [(2, 1, 6, 7), (2, 6, 7)], ids=str)
 @pytest.mark.parametrize("permuted", [True, False])
 def test_opcheck(backend: Backend, shape: tuple[int, ...], dtype: torch.dtype, permuted: bool) -> None:
-    from kernels.depth_loss.operator import _BACKWARD, _FORWARD
+    from binaural.kernels.depth_loss.operator import _BACKWARD, _FORWARD
 
     if dtype not in backend.dtypes:
         pytest.skip(f"{backend} does not take {dtype}")

@@ -5,7 +5,7 @@ import torch
 from backend import Backend
 from depth_loss_cases import defined, make, relative_error, run
 
-from kernels.depth_loss import weighted_loss
+from binaural.kernels.depth_loss import weighted_loss
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 257, 129), (17, 40, 64), (1, 300, 333), (1, 20, 1100)]
 

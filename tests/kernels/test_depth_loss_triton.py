@@ -11,13 +11,13 @@ import torch
 from backend import Backend
 from depth_loss_cases import make, run
 
-from kernels import edge_aware_loss
+from binaural.kernels import edge_aware_loss
 
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kernels.depth_loss.triton_kernels import sweep
+from binaural.kernels.depth_loss.triton_kernels import sweep
 
 types = dict.fromkeys(["pred", "target", "weights", "coded", "partial"], "*fp32")
 types |= dict.fromkeys(["pred_strides", "target_strides"], ("i64", "i64", "i64"))

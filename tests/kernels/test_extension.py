@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from kernels import extension
+from binaural.kernels.dispatch import extension
 
 WITHOUT_CUDA = extension.WHY_NOT_LOADED or (
     None if extension.has_kernel("cross_attention_forward", "CUDA") else "it was built without CUDA kernels"
@@ -26,7 +26,7 @@ def test_an_older_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_stream_is_found_in_the_libraries_of_a_cuda_build() -> None:
     """Weak, its symbol may stay without an address; then every CUDA kernel refuses to run."""
     environment = {**os.environ, "LD_DEBUG": "bindings"}
-    command = [sys.executable, "-c", "import kernels"]
+    command = [sys.executable, "-c", "import binaural.kernels"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
     wanted = "aoti_torch_get_current_cuda_stream"
     bound = [line for line in told.splitlines() if wanted in line and "_C" in line.split(" to ")[0]]

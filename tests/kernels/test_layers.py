@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import use_backend
-from kernels.layers import (
+from binaural.kernels import use_backend
+from binaural.kernels.layers import (
     add_mirrored,
     average_pool,
     batch_norm_relu,

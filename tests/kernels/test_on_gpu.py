@@ -14,7 +14,7 @@ import torch
 from backend import Backend
 from torch import Tensor
 
-from kernels import cross_attention, edge_aware_loss
+from binaural.kernels import cross_attention, edge_aware_loss
 
 pytestmark = pytest.mark.gpu
 

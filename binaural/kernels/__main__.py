@@ -1,10 +1,10 @@
-"""`python -m kernels`: which backends this machine can use, what they cover, and why not the others."""
+"""`python -m binaural.kernels`: which backends this machine can use, what they cover, and why not the others."""
 
 import torch
 
-from kernels import extension
-from kernels.backends import BACKENDS, OPERATIONS, WHY_UNAVAILABLE
-from kernels.coverage import coverage
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import BACKENDS, OPERATIONS, WHY_UNAVAILABLE
+from binaural.kernels.dispatch.coverage import coverage
 
 
 def main() -> None:

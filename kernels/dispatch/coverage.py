@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from kernels.cross_attention import operator as cross_attention
-from kernels.cross_attention.checks import DTYPES
-from kernels.depth_loss import operator as depth_loss
+from binaural.kernels.cross_attention import operator as cross_attention
+from binaural.kernels.cross_attention.checks import DTYPES
+from binaural.kernels.depth_loss import operator as depth_loss
 
 # Beyond as many channels per head nothing is asked.
 _MOST_CHANNELS = 4096

@@ -10,8 +10,9 @@ _NEWEST = "cross_attention_packed_forward"
 
 
 def _load() -> str | None:
-    """Load the shared library beside this file; return why it could not be loaded, or None."""
-    folder = Path(__file__).parent
+    """Load the shared library in the package's folder; return why it could not be loaded, or None."""
+    # Not resolved: in a checkout this folder is a link into kernels/, and the library is where the link is.
+    folder = Path(__file__).parent.parent
     # sorted: should a stale build of another name lie there, every run still takes the same one
     libraries = sorted(folder.glob("_C*.so")) + sorted(folder.glob("_C*.pyd"))
     if not libraries:

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from kernels.extension import NAMESPACE
+from binaural.kernels.dispatch.extension import NAMESPACE
 
 # The extension owns the namespace; this adds to it, also where the extension is not built.
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kernels import extension
+from binaural.kernels.dispatch import extension
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 OPERATIONS = ("cross_attention", "edge_aware_loss")

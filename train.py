@@ -12,23 +12,24 @@ import torch
 from torch.utils.data import Subset
 
 from binaural.data import CachedEchoes, EchoDataset, Echoes, open_split
-from binaural.evaluation import ConstantPredictor, evaluate, mean_depth
+from binaural.data.loading import evaluation_loader
+from binaural.device import choose_device, choose_precision
+from binaural.evaluate import ConstantPredictor, evaluate, mean_depth
 from binaural.metrics import METRICS
-from binaural.networks import load_network
+from binaural.models.loading import load_network
+from binaural.pictures.curves import draw_curves
 from binaural.pictures.predictions import draw_predictions
 from binaural.simulate import simulate_dataset
 from binaural.training.activations import checkpoint_activations
 from binaural.training.allocator import set_up_heap
-from binaural.training.batches import evaluation_loader
+from binaural.training.build import make_loss, make_network
 from binaural.training.checks import check_backend, check_data
 from binaural.training.interruption import Interruption, StopRequested
-from binaural.training.optimisation import choose_compile, choose_device, choose_precision
+from binaural.training.optimisation import choose_compile
 from binaural.training.options import Options, parse_options
-from binaural.training.pictures import draw_curves
 from binaural.training.processes import Processes
 from binaural.training.run_folder import RunFolder, choose_run_folder
 from binaural.training.sync_batchnorm import synchronise_batchnorm
-from binaural.training.systems import make_loss, make_network
 from binaural.training.trainer import LossNotFinite, Trainer
 
 

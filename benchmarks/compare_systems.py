@@ -14,16 +14,16 @@ import torch
 if not __package__:  # run as a file: the repository's root is not where modules are looked for
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import report
+from benchmarks.comparison import comparison_report as report
+from benchmarks.comparison.compared_systems import BASELINE, SYSTEMS, TEACHER
 from benchmarks.comparison.figures import measure_run, parameters, step_seconds, until, validations
 from benchmarks.comparison.runs import ROOT, Run, shuffle_labels, train_all
-from benchmarks.comparison.systems import BASELINE, SYSTEMS, TEACHER
 from benchmarks.machine import processor_name
 from binaural.command_line import natural, positive_int
 from binaural.data import open_split
+from binaural.device import choose_device, choose_precision
 from binaural.simulate import simulate_dataset
 from binaural.training.allocator import set_up_heap
-from binaural.training.optimisation import choose_device, choose_precision
 
 DESCRIPTION = """\
 Train every system on the same data with several seeds, measure the best epoch of each on the test split, and

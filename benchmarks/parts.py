@@ -9,11 +9,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-import binaural.attention
-from benchmarks.systems import Step
-from binaural.attention import BinauralCrossAttention
-from binaural.blocks import Decoder, Encoder, Fusion
-from binaural.view_transform import ViewTransforms
+import binaural.models.attention
+from benchmarks.step_networks import Step
+from binaural.models.attention import BinauralCrossAttention
+from binaural.models.blocks import Decoder, Encoder, Fusion
+from binaural.models.view_transform import ViewTransforms
 
 PARTS = (
     "encoders",
@@ -83,8 +83,8 @@ def _measure(step: Step) -> dict[str, float]:
     hooks += [module.register_forward_hook(leave) for module in modules]
     with ExitStack() as patches:
         for name in ("cross_attention", "packed_cross_attention"):
-            core = _timed(getattr(binaural.attention, name), "attention core", clock)
-            patches.enter_context(mock.patch.object(binaural.attention, name, core))
+            core = _timed(getattr(binaural.models.attention, name), "attention core", clock)
+            patches.enter_context(mock.patch.object(binaural.models.attention, name, core))
         pred = step.predict()
     total = _timed(step.compute_loss, "loss", clock)(pred)
     total.backward()

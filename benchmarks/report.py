@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from binaural.files import write_atomically
+from binaural.atomic_files import write_atomically
 
 RESULTS = Path(__file__).with_name("results")
 

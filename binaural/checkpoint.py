@@ -7,8 +7,8 @@ import torch
 
 from binaural.data import NetworkInput
 from binaural.features import MAGNITUDE
-from binaural.networks import load_network
-from binaural.pretrained import CONFIG, Pretrained, read_config
+from binaural.models.loading import load_network
+from binaural.models.pretrained import CONFIG, Pretrained, read_config
 
 _KEYS = ("dataset", "image_size", "max_depth", "preprocessing")
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from binaural.data import DATASETS
-from binaural.data.echoes import SPLITS
+from binaural.data.echo_dataset import SPLITS
 
 SIMULATED_DIR = "data/simulated"
 """Where `train.py` simulates rooms unless told otherwise."""

@@ -65,7 +65,7 @@ class BinauralAttentionLoss(DepthLoss):
         lambda_recon: weight of the mean absolute depth error.
         lambda_edge: weight of the mean absolute error of the Sobel gradient's magnitude.
         lambda_smooth: weight of the edge-aware smoothness.
-        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
+        backend: one of `binaural.kernels.BACKENDS`; None takes the best available for the tensors.
 
     Raises:
         TypeError: a weight that is not a number.

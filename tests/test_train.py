@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from binaural import evaluate, load_network, predict
+from binaural import load_network
 from binaural.data import BatVisionV2
+from binaural.evaluate import __main__ as evaluate
 from binaural.metrics import METRICS
+from binaural.predict import __main__ as predict
 from binaural.simulate import simulate_dataset
 from binaural.training.trainer import Trainer
 

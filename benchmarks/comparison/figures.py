@@ -11,18 +11,18 @@ import torch
 
 from benchmarks.comparison.runs import Run
 from benchmarks.measure import Spread, interleave
+from binaural.atomic_files import write_json
 from binaural.checkpoint import load_checkpoint
-from binaural.evaluation.per_image import CONTROLS, MIRRORING, measure
-from binaural.evaluation.protocol import EvaluationSet, Protocol
+from binaural.data.loading import evaluation_loader
+from binaural.device import autocast, choose_device, choose_precision
+from binaural.evaluate.per_image import CONTROLS, MIRRORING, measure
+from binaural.evaluate.protocol import EvaluationSet, Protocol
 from binaural.features import CAMERA, channel_names
-from binaural.files import write_json
 from binaural.metrics import METRICS
-from binaural.precision import autocast
-from binaural.pretrained import WEIGHTS
-from binaural.training.batches import evaluation_loader
-from binaural.training.optimisation import choose_device, choose_precision, make_optimizer
+from binaural.models.pretrained import WEIGHTS
+from binaural.training.build import make_loss, make_network
+from binaural.training.optimisation import make_optimizer
 from binaural.training.run_folder import RunFolder
-from binaural.training.systems import make_loss, make_network
 
 _FILE = "comparison.json"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.comparison.systems import SYSTEMS, TEACHER, System
-from binaural.files import write_atomically
+from benchmarks.comparison.compared_systems import SYSTEMS, TEACHER, System
+from binaural.atomic_files import write_atomically
 from binaural.training.options import BEFORE_IT_WAS_AN_OPTION, CHANGEABLE, Options, parse_options
 
 ROOT = Path(__file__).resolve().parents[2]

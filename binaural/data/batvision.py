@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from binaural.data.echoes import (
+from binaural.data.echo_dataset import (
     RESAMPLED,
     EchoDataset,
     Preprocessing,

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from binaural.data.batvision import V1_CROP, BatVisionV2
-from binaural.data.echoes import Preprocessing
+from binaural.data.echo_dataset import Preprocessing
 from binaural.data.files import SAMPLE_RATE
 from binaural.data.front_end import make_front_end
-from binaural.data.named import DATASETS
+from binaural.data.registry import DATASETS
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram, TimeGrid
 from binaural.features import CAMERA, MAGNITUDE, check_features
 

@@ -1,4 +1,4 @@
-"""`python -m binaural.kernels`: which backends this machine can use, what they cover, and why not the others."""
+"""`python -m binaural.kernels`: the backends that this machine can use, and the reason for each other one."""
 
 import torch
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from binaural.files import write_atomically
+from binaural.atomic_files import write_atomically
 
 
 def hide_unmeasured(values: Tensor, depths: Tensor) -> np.ma.MaskedArray:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from binaural.data import Echoes
-from binaural.evaluation.protocol import EvaluationSet
+from binaural.evaluate.protocol import EvaluationSet
 from binaural.features import CAMERA, channel_names
 from binaural.pictures.figures import hide_unmeasured, save_figure
 

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         if options.report is not None:
             # Only here, because drawing is slow to import.
-            from binaural.simulate.report import draw_report
+            from binaural.simulate.realism import draw_report
 
             draw_report(root, options.real, options.report)
     except (ValueError, OSError) as error:

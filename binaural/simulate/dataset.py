@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from binaural.simulate import camera, echoes
+from binaural.simulate import depth_camera, echo_paths
 from binaural.simulate.constants import SAMPLE_RATE
 from binaural.simulate.mesh import load_mesh, random_mesh_pose
 from binaural.simulate.rooms import random_pose, random_room
@@ -257,15 +257,15 @@ def simulate_recording(
     scene: Scene, pose: Pose, rng: np.random.Generator, depth_width: int = DEPTH_WIDTH
 ) -> Recording:
     """What the rig's microphones and camera record at a pose."""
-    sound = echoes.record(scene, pose, rng)
+    sound = echo_paths.record(scene, pose, rng)
     # 24 bits in a 32-bit container, as the real rig writes them.
     audio = np.rint(sound.T.astype(np.float64) * (2**23 - 1)).astype(np.int32) << 8
     size = depth_width, depth_width * 9 // 16
-    depth, triangle = camera.look(scene, pose, *size)
+    depth, triangle = depth_camera.look(scene, pose, *size)
     return Recording(
         audio,
-        camera.measured_depth(scene, pose, depth, triangle, rng),
-        camera.picture(scene, pose, depth, triangle, rng),
+        depth_camera.measured_depth(scene, pose, depth, triangle, rng),
+        depth_camera.picture(scene, pose, depth, triangle, rng),
     )
 
 

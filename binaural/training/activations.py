@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from binaural.blocks import DoubleConv, Fusion
+from binaural.models.blocks import DoubleConv, Fusion
 
 
 def checkpoint_activations(network: nn.Module) -> None:

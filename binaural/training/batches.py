@@ -4,15 +4,14 @@ So a run that was stopped in the middle of an epoch goes on as if it had not bee
 loading processes.
 """
 
-import signal
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from binaural.data import Echoes
+from binaural.data.loading import ignore_signals
 
 Key = tuple[int, int]  # epoch, index in the data set
 
@@ -86,28 +85,9 @@ def training_loader(
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=ignore_signals,
     )
     return loader, batches
-
-
-def evaluation_loader(
-    dataset: Dataset[Any], batch_size: int, num_workers: int
-) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader of all samples, in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and torchrun reach a run's loading processes too, which the run still needs to stop in order."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _mix(*numbers: int) -> int:

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from binaural.data import EchoDataset
-from binaural.evaluation import predict
+from binaural.evaluate import predict
 from binaural.features import channel_names
-from binaural.training.options import Options
 from binaural.kernels import edge_aware_loss
+from binaural.training.options import Options
 
 
 def check_backend(network: nn.Module, options: Options, device: torch.device, precision: torch.dtype) -> None:

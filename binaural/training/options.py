@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from binaural.blocks import ALL_SKIPS, check_levels
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.data import BatVisionV2
 from binaural.features import CAMERA, MAGNITUDE, SOUND
-from binaural.networks import Matching, check_skips
+from binaural.models.binaural_attention import Matching
+from binaural.models.checks import check_levels, check_skips
+from binaural.models.levels import ALL_SKIPS
 from binaural.simulate.constants import FRAMES
 
 # What differs between a laptop's five minutes on simulated rooms and the full-size job on recordings.

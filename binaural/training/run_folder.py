@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from binaural.files import remove_unfinished, write_atomically, write_json
-from binaural.pretrained import Pretrained
+from binaural.atomic_files import remove_unfinished, write_atomically, write_json
+from binaural.models.pretrained import Pretrained
 from binaural.training.options import Options
 
 STATE = "training_state.pt"

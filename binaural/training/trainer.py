@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from binaural.data import Echoes
+from binaural.device import autocast
 from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
-from binaural.precision import autocast
-from binaural.pretrained import Pretrained
+from binaural.models.pretrained import Pretrained
 from binaural.training.batches import training_loader
 from binaural.training.interruption import Interruption
 from binaural.training.optimisation import compile_network, make_optimizer, make_scheduler

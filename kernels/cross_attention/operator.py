@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.cross_attention import triton_entry
 from binaural.kernels.cross_attention.checks import check
 from binaural.kernels.cross_attention.reference import reference
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
 
 # Longer than any sequence: a limit beyond it is none, and would not fit the kernels' integers.
@@ -62,7 +62,7 @@ def cross_attention(
         max_lag: pairs with |j − i| > max_lag never match. A query with no partner left gets zeros.
         lag_bias: [heads, 2 L + 1], added to S[i, j] at index (j − i) + L where |j − i| ≤ L; learnable. -inf
             removes pairs, as max_lag does.
-        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
+        backend: one of `binaural.kernels.BACKENDS`; None takes the best available for the tensors.
 
     Returns:
         o_left [R, N, heads, dv] and o_right [R, M, heads, dv], in the dtype of the inputs.

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
 from binaural.kernels.cross_attention.operator import WHY_NOT_COVERED, cross_attention, settle, to_autocast
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator
 
 

@@ -28,7 +28,7 @@ from binaural.kernels.cross_attention.triton_config import (
     whole_config,
 )
 from binaural.kernels.cross_attention.triton_whole import backward_whole, forward_whole
-from binaural.kernels.dispatch.triton_launch import Grid, Launch, empty
+from binaural.kernels.dispatch.launch import Grid, Launch, empty
 
 
 class TunedLaunch(Launch):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch.triton_launch import Launch, empty
+from binaural.kernels.dispatch.launch import Launch, empty
 
 # A program's strip: short, so that a small batch still fills a GPU; the rows beyond its ends are read twice.
 ROWS = 16

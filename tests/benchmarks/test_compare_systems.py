@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from benchmarks import compare_systems
-from benchmarks.comparison import report
+from benchmarks.comparison import comparison_report as report
+from benchmarks.comparison.compared_systems import BASELINE, SYSTEMS
 from benchmarks.comparison.figures import parameters, until, validations
 from benchmarks.comparison.runs import ROOT, Run, shuffle_labels, train_all
-from benchmarks.comparison.systems import BASELINE, SYSTEMS
 from binaural.data import BatVisionV2
 from binaural.simulate import simulate_dataset
 from binaural.training.options import parse_options

@@ -73,7 +73,7 @@ def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str
 
 @pytest.fixture
 def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Every output made by `binaural.kernels.dispatch.triton_launch.empty` holds NaN and lies between guard bands.
+    """Every output made by `binaural.kernels.dispatch.launch.empty` holds NaN and lies between guard bands.
 
     Gives a check that these are intact.
     """

@@ -1,4 +1,4 @@
-"""`python -m binaural.kernels` says of every backend whether it is available, or why not, and what it covers."""
+"""`python -m binaural.kernels`: each backend is available or has a reason, and its coverage is stated."""
 
 import pytest
 import torch

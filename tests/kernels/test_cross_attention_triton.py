@@ -13,8 +13,8 @@ from cross_attention_cases import NAMES, Case, make
 from torch import Tensor
 
 from binaural.kernels import cross_attention, use_backend
-from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 from binaural.kernels.cross_attention import reference
+from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 
 WHY_NOT = WHY_UNAVAILABLE["triton", "cross_attention"]
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from binaural.data import BatVisionV2, open_split
+from binaural.training.build import make_network
 from binaural.training.checks import check_backend, check_data
 from binaural.training.options import parse_options
-from binaural.training.systems import make_network
 
 CPU = torch.device("cpu")
 

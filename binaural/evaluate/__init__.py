@@ -1,0 +1,5 @@
+"""Measuring networks: over a data set, image by image, two on the same images, and with ears muted."""
+
+from binaural.evaluate.measuring import ConstantPredictor, evaluate, mean_depth, predict
+
+__all__ = ["ConstantPredictor", "evaluate", "mean_depth", "predict"]

@@ -1,0 +1,225 @@
+"""The convolutional blocks that every network here shares, so that they differ in their idea only."""
+
+import math
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from binaural.kernels.layers import (
+    STEM_CHANNELS,
+    batch_norm_relu,
+    conv3x3,
+    share_norms,
+    stem,
+    upsample_concat,
+    without_channels,
+)
+from binaural.models.ear_pairs import each_ear
+from binaural.models.levels import ALL_SKIPS, LEVELS
+
+
+class Conv3x3(nn.Conv2d):
+    """3 × 3 convolution, padded by 1, without a bias: [B, C_in, H, W] → [B, C_out, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv3x3(x, self.weight)
+
+
+class DoubleConv(nn.Sequential):
+    """(3 × 3 convolution, batch norm, ReLU) twice: [B, C_in, H, W] → [B, C_out, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int, mid_channels: int | None = None) -> None:
+        mid_channels = mid_channels or out_channels
+        super().__init__(
+            # No bias: the batch norm behind it would take it away again.
+            Conv3x3(in_channels, mid_channels),
+            nn.BatchNorm2d(mid_channels),
+            nn.ReLU(inplace=True),
+            Conv3x3(mid_channels, out_channels),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_pooled(x, pool=False)[0]
+
+    def with_pooled(self, x: Tensor, pool: bool, keep: bool = True) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns, without channels unless `keep`, and, if `pool`, that max-pooled."""
+        first, first_norm, _, second, second_norm, _ = self
+        x = conv_norm_relu(first, first_norm, x)
+        return norm_relu(second_norm, second(x), pool, keep)
+
+
+def conv_norm_relu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """ReLU(norm(conv(x))): one operation, without calling these modules, for a plain convolution of few
+    channels and a plain batch norm."""
+    if type(conv) is Conv3x3 and conv.in_channels <= STEM_CHANNELS and type(norm) is nn.BatchNorm2d:
+        numbers, options = _begin_batch(norm)
+        return stem(x, conv.weight, *numbers, **options)
+    return norm_relu(norm, conv(x))[0]
+
+
+def norm_relu(
+    norm: nn.Module, x: Tensor, pool: bool = False, keep: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm.
+
+    Without `keep` the first has no channels: nobody reads it.
+
+    A norm of fewer channels than x has, a divisor of theirs, serves several, see `batch_norm_relu`.
+    """
+    assert isinstance(norm, nn.BatchNorm2d)
+    # Not for what stands in its place, such as a batch norm synchronised over processes.
+    if type(norm) is not nn.BatchNorm2d:
+        y = F.relu(share_norms(norm, x, norm.num_features), inplace=True)
+        return y if keep else without_channels(y), F.max_pool2d(y, 2) if pool else None
+    numbers, options = _begin_batch(norm)
+    return batch_norm_relu(x, *numbers, **options, pool=pool, keep=keep)
+
+
+def _begin_batch(norm: nn.BatchNorm2d) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """A batch norm's weight, bias and running statistics, and its options; in training it counts a batch."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return numbers, {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps}
+
+
+class Encoder(nn.Module):
+    """Five levels of `DoubleConv` with max-pooling between them.
+
+    Args:
+        in_channels: channels of the input spectrogram.
+        channels: channels of the five levels.
+        read_levels: levels, 1 (finest) to 5, whose features somebody reads, 5 among them. Those of the others
+            are not kept: they come out without channels.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], read_levels: Collection[int] = (*ALL_SKIPS, LEVELS)
+    ) -> None:
+        super().__init__()
+        self.read_levels = read_levels
+        sizes = [in_channels, *channels]
+        self.levels = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[B, in_channels, H, W] → features of level l = 1..5, [B, C_l, H / 2^(l-1), W / 2^(l-1)]."""
+        features: list[Tensor] = []
+        pooled: Tensor | None = x
+        for number, level in enumerate(self.levels, 1):
+            assert isinstance(level, DoubleConv)
+            assert pooled is not None
+            feature, pooled = level.with_pooled(pooled, number < LEVELS, number in self.read_levels)
+            features.append(feature)
+        return features
+
+
+class Fusion(nn.Module):
+    """Both ears' features, concatenated, through a 1 × 1 convolution, batch norm and ReLU.
+
+    Computed as W [left; right] = W_left left + W_right right: the concatenated map is never made, nor its
+    gradient.
+
+    Args:
+        ear_channels: channels of either ear's map.
+        out_channels: channels of the fused map.
+    """
+
+    def __init__(self, ear_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * ear_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, *ears: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W] → [B, C_out, H, W]."""
+        left, right = ears
+        weight_left, weight_right = self.conv.weight.split(left.shape[1], dim=1)
+        fused = F.conv2d(left, weight_left).add_(F.conv2d(right, weight_right))
+        return norm_relu(self.norm, fused)[0]
+
+
+class NoFusion(nn.Module):
+    """In place of `Fusion` where nobody reads what comes out: its size alone."""
+
+    def forward(self, *ears: Tensor) -> Tensor:
+        """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [B, 0, H, W]."""
+        return without_channels(each_ear(ears)[0])
+
+
+class Decoder(nn.Module):
+    """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`.
+
+    After Ronneberger et al., "U-Net", 2015, with upsampling in place of transposed convolution.
+
+    Args:
+        channels: channels of the five levels of features that come in; as many as those of the finest come
+            out.
+        skip_levels: the levels, 1 (finest) to 4, that have a skip. The maps of the others tell their size
+            alone.
+    """
+
+    def __init__(self, channels: Sequence[int], skip_levels: Sequence[int] = ALL_SKIPS) -> None:
+        super().__init__()
+        self.skip_levels = tuple(skip_levels)
+        ups, below = [], channels[-1]
+        for level in reversed(ALL_SKIPS):
+            out = channels[max(level - 2, 0)]
+            skip = channels[level - 1] if level in skip_levels else 0
+            ups.append(self.up(skip, below, out, max(out, (skip + below) // 2)))
+            below = out
+        self.ups = nn.ModuleList(ups)
+
+    def up(self, skip: int, below: int, out: int, mid: int) -> DoubleConv:
+        """The block that a level's concatenated maps go through, given the channels of all maps."""
+        return DoubleConv(skip + below, out, mid)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of five levels, finest first → [B, C_1, H, W]."""
+        x = features[-1]
+        for up, level in zip(self.ups, reversed(ALL_SKIPS), strict=True):
+            skip = features[level - 1]
+            x = up(upsample_concat(skip if level in self.skip_levels else without_channels(skip), x))
+        return x
+
+
+class DepthDecoder(Decoder):
+    """`Decoder`, then depth in metres.
+
+    Args:
+        channels: channels of the five levels of features that come in.
+        max_depth: the largest depth that can be predicted, metres.
+        skip_levels: as in `Decoder`.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], max_depth: float, skip_levels: Sequence[int] = ALL_SKIPS
+    ) -> None:
+        super().__init__(channels, skip_levels)
+        self.max_depth = max_depth
+        self.head = depth_head(channels[0])
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of five levels, finest first → depth [B, 1, H, W] in [0, max_depth], metres."""
+        # In float32 under autocast too: bfloat16 would round metres to parts of 256.
+        return torch.sigmoid(self.head(super().forward(features)).float()) * self.max_depth
+
+
+def depth_head(channels: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
+    """1 × 1 convolution to what a sigmoid makes a share of the largest depth."""
+    head = kind(channels, 1, 1)
+    assert head.bias is not None
+    # Most of what a room shows lies in the first fifth of the range: start there.
+    nn.init.constant_(head.bias, math.log(0.2 / 0.8))
+    return head

@@ -16,7 +16,7 @@ help:
 	@echo "make test    set up and run the tests"
 	@echo "make gpu     on a machine with a GPU: tests, sanitizers and benchmarks, in one report with its name"
 	@echo "make setup   virtual environment, dependencies, compiled extension"
-	@echo "make lint    ruff, mypy, clang-format (make format mends what can be mended)"
+	@echo "make lint    ruff, mypy, import-linter, clang-format (make format mends what can be mended)"
 	@echo "make clean   remove the extension and what was built on the way (not .venv, data/ or runs/)"
 
 setup: $(INSTALLED) $(EXTENSION)
@@ -37,6 +37,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 format: setup

@@ -63,7 +63,7 @@ def test_depth_is_the_networks_and_files_are_named_after_the_input(rooms, wavs, 
 def test_picture_shows_the_depth_in_colour(wavs, save_network, output, monkeypatch):
     """Near on the left, far on the right: viridis runs from violet to yellow."""
     ramp = torch.linspace(0.1, 8, 32).expand(1, 1, 32, 32)
-    monkeypatch.setattr("binaural.predict.predict", lambda *_, **__: ramp)
+    monkeypatch.setattr("binaural.predict.__main__.predict", lambda *_, **__: ramp)
     predict(save_network("a"), output, wavs / "a.wav", "--formats", "png")
     assert [path.name for path in output.iterdir()] == ["a.png"]
     picture = np.array(Image.open(output / "a.png").convert("RGB")).astype(int)

@@ -32,7 +32,7 @@ def test_pictures_of_the_chosen_recordings_and_level(rooms, save_network, output
     def note(path, title, heard, lag_bias):
         drawn.append((path.name, heard, lag_bias))
 
-    monkeypatch.setattr("binaural.visualize.draw_attention", note)
+    monkeypatch.setattr("binaural.visualize.__main__.draw_attention", note)
     visualize(save_network("b", binaural()), rooms, output, "--index", "1", "4", "--level", "3")
     assert [name for name, *_ in drawn] == ["attention-1-level-3.png", "attention-4-level-3.png"]
     _, heard, lag_bias = drawn[0]

@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=positive_int, default=20, help="steps timed (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="default: benchmarks/results")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    parser.add_argument("--docs", action="store_true", help="also write the table into docs/results.md")
     return parser
 
 
@@ -125,8 +125,8 @@ def compare(options: argparse.Namespace, train_arguments: list[str]) -> None:
             results[name]["time_to_quality"] = time_to_quality(runs[name], baseline, step_ratio)
     configuration = describe(first, options, dataset_dir, runs[names[0]][0])
     path = report.write(results, configuration, options.output)
-    if options.readme:
-        report.write_readme(ROOT / "README.md", results, configuration)
+    if options.docs:
+        report.write_docs(ROOT / "docs/results.md", results, configuration)
     print(path.read_text())
     print(f"see {path}")
 

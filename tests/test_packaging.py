@@ -37,7 +37,8 @@ def test_the_kernels_alone_do_not_import_the_networks(site: Path) -> None:
     program = (
         "import sys, binaural.kernels\n"
         "print(binaural.kernels.__file__)\n"
-        "assert not [name for name in sys.modules if name.startswith(('binaural.models', 'binaural.losses'))]\n"
+        "networks = ('binaural.models', 'binaural.losses')\n"
+        "assert not [name for name in sys.modules if name.startswith(networks)]\n"
         "from binaural import BinauralAttentionDepthNet, BinauralAttentionLoss, load_network\n"
     )
     assert run(sys.executable, "-c", program, cwd=site).startswith(str(site))
@@ -45,7 +46,17 @@ def test_the_kernels_alone_do_not_import_the_networks(site: Path) -> None:
 
 def test_both_packages_are_usable_in_one_environment(site: Path) -> None:
     """transformers imports Hugging Face's `kernels`: it is found from anywhere, a checkout included."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), "kernels"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        "kernels",
+    ]
     installed = subprocess.run(command, capture_output=True, text=True)
     if installed.returncode != 0:
         pytest.skip(f"Hugging Face's kernels cannot be downloaded: {installed.stderr.strip()[-100:]}")

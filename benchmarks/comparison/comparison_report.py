@@ -1,4 +1,4 @@
-"""The comparison as tables, JSON, a picture, and the table in the README."""
+"""The comparison as tables, JSON, a picture, and the table in docs/results.md."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -151,18 +151,18 @@ def draw(path: Path, results: Results, constant: float) -> None:
     save_figure(figure, path)
 
 
-def write_readme(readme: Path, results: Results, configuration: dict[str, Any]) -> None:
-    """Replace what stands between `MARKERS` in the README by the table and what it was measured with.
+def write_docs(page: Path, results: Results, configuration: dict[str, Any]) -> None:
+    """Replace the text between `MARKERS` in `page` by the table and a description of how it was measured.
 
     Raises:
         ValueError: the markers are not there.
     """
-    text = readme.read_text()
+    text = page.read_text()
     begin, end = (text.find(marker) for marker in MARKERS)
     if not 0 <= begin < end:
-        raise ValueError(f"{readme}: expected the lines {MARKERS[0]} and {MARKERS[1]}")
+        raise ValueError(f"{page}: expected the lines {MARKERS[0]} and {MARKERS[1]}")
     content = f"{MARKERS[0]}\n{main_table(results, configuration['constant'])}\n\n{describe(configuration)}\n"
-    write_atomically(readme, (text[:begin] + content + text[end:]).encode())
+    write_atomically(page, (text[:begin] + content + text[end:]).encode())
 
 
 def today() -> str:

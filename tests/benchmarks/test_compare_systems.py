@@ -216,23 +216,23 @@ def test_the_tables_say_what_was_measured(results, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".json", ".png"}
 
 
-def test_the_readmes_table_is_replaced(results, tmp_path):
-    readme = tmp_path / "README.md"
+def test_the_table_in_the_docs_is_replaced(results, tmp_path):
+    page = tmp_path / "results.md"
     begin, end = report.MARKERS
-    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    report.write_readme(readme, results, CONFIGURATION)
-    report.write_readme(readme, results, CONFIGURATION)
-    text = readme.read_text()
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    report.write_docs(page, results, CONFIGURATION)
+    report.write_docs(page, results, CONFIGURATION)
+    text = page.read_text()
     assert text.startswith(f"before\n{begin}\n| ")
     assert text.endswith(f"\n{end}\nafter\n")
     assert "old" not in text
     assert text.count("| `binaural` |") == 1
-    readme.write_text("nothing")
+    page.write_text("nothing")
     with pytest.raises(ValueError, match="expected the lines"):
-        report.write_readme(readme, results, CONFIGURATION)
-    assert readme.read_text() == "nothing"
+        report.write_docs(page, results, CONFIGURATION)
+    assert page.read_text() == "nothing"
 
 
-def test_the_readme_has_room_for_the_table():
-    text = (ROOT / "README.md").read_text()
+def test_the_docs_have_a_place_for_the_table():
+    text = (ROOT / "docs/results.md").read_text()
     assert 0 < text.find(report.MARKERS[0]) < text.find(report.MARKERS[1])

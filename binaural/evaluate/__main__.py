@@ -1,4 +1,4 @@
-"""python -m binaural.evaluate: measure a trained network, or two on the same images."""
+"""python -m binaural.evaluate: metrics of a trained network, or of two on the same images."""
 
 import argparse
 import sys
@@ -27,11 +27,11 @@ from binaural.evaluate.summary import compare, summarise
 
 DESCRIPTION = """\
 Measure a trained network: RMSE, ABS_REL, log10, MAE and δ1 to δ3 of every image, their means with bootstrap
-intervals, by location and by distance. The data set need not be the one trained on: the input is made as in
-training, moved so that the chirp arrives when it did there, padded with silence where a recording ends early.
+intervals, by location and by distance. The data set may differ from the training data: the input is made as in
+training, shifted so that the chirp starts at the same sample, and padded with silence where a recording is short.
 
-True depth beyond --max_depth (the network's own unless given) counts as that depth, as in training, or with
---beyond exclude not at all. All of this protocol is printed and saved.
+True depth beyond --max_depth (default: the network's own) is clamped to it, as in training; with --beyond exclude
+these pixels do not count. The protocol is printed and saved.
 """
 
 EPILOG = """\
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--controls",
         action="store_true",
-        help="also with either ear muted, and with the ears swapped, which must mirror the prediction",
+        help="also measure with one ear muted, and with the ears swapped, which should mirror the prediction",
     )
     add_data_options(parser)
     protocol = parser.add_argument_group("protocol")
@@ -65,26 +65,28 @@ def make_parser() -> argparse.ArgumentParser:
         "--metric_threshold",
         type=not_negative,
         default=0.0,
-        help="metres; pixels whose true depth is not above it do not count (default: %(default)s)",
+        help="metres; only pixels with a larger true depth count (default: %(default)s)",
     )
     protocol.add_argument(
         "--max_depth",
         type=positive,
-        help="metres; the largest depth told apart (default: the network's, of two the smaller)",
+        help="metres (default: the network's; the smaller one of two networks)",
     )
     protocol.add_argument(
         "--beyond",
         choices=("clamp", "exclude"),
         default="clamp",
-        help="true depth beyond it is taken as it, or does not count (default: %(default)s)",
+        help="true depth beyond --max_depth is clamped or excluded (default: %(default)s)",
     )
     protocol.add_argument(
-        "--image_size", type=positive_int, help="rows and columns of true depth (default: the network's)"
+        "--image_size",
+        type=positive_int,
+        help="rows and columns of the true depth map (default: the network's)",
     )
     protocol.add_argument(
         "--preprocessing",
         choices=("default", "official"),
-        help="of true depth: the nearest pixel's, or as BatVision's code (default: the network's)",
+        help="resizing of true depth: nearest pixel, or as BatVision's code (default: the network's)",
     )
     protocol.add_argument(
         "--bands",
@@ -92,23 +94,25 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="METRES",
         default=list(BANDS[:-1]),
-        help="where distance bands begin; the last has no end (default: 0 1 2 4 8)",
+        help="lower edges of the distance bands (default: 0 1 2 4 8)",
     )
     intervals = parser.add_argument_group("intervals")
     intervals.add_argument(
-        "--resamples", type=positive_int, default=2000, help="of the bootstrap (default: %(default)s)"
+        "--resamples", type=positive_int, default=2000, help="bootstrap resamples (default: %(default)s)"
     )
-    intervals.add_argument("--seed", type=natural, default=0, help="of the bootstrap (default: %(default)s)")
+    intervals.add_argument(
+        "--seed", type=natural, default=0, help="seed of the bootstrap (default: %(default)s)"
+    )
     work = parser.add_argument_group("work")
     work.add_argument("--batch_size", type=positive_int, default=16, help="default: %(default)s")
-    work.add_argument("--num_workers", type=natural, default=0, help="processes that load data")
+    work.add_argument("--num_workers", type=natural, default=0, help="worker processes that load data")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     work.add_argument(
         "--output",
         type=Path,
         metavar="JSON",
-        help="the summary; a table of all images goes beside it as .csv (default: "
-        "CHECKPOINT/evaluation-DATASET-SPLIT.json)",
+        help="the summary; a .csv with a row per image is written beside it (default: "
+        "CHECKPOINT/evaluation-DATASET-SPLIT.json, with -controls or -against-NAME added for these)",
     )
     return parser
 
@@ -129,9 +133,7 @@ def run(options: argparse.Namespace) -> None:
     checkpoints = [load_checkpoint(folder, device) for folder in folders]
     protocol = choose_protocol(options, checkpoints)
     bootstrap = Bootstrap(options.resamples, seed=options.seed)
-    output = options.output or (
-        Path(options.checkpoint) / f"evaluation-{protocol.dataset}-{protocol.split}.json"
-    )
+    output = options.output or default_output(options, protocol)
     if output.suffix != ".json":
         raise ValueError(f"--output must end in .json, got {output}")
     if not output.parent.is_dir():
@@ -142,8 +144,8 @@ def run(options: argparse.Namespace) -> None:
     summaries: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         recordings = EvaluationSet(protocol, checkpoint.input)
-        heard = recordings.describe_input()
-        print(f"\n{checkpoint.name}\n  input: {heard}")
+        described = recordings.describe_input()
+        print(f"\n{checkpoint.name}\n  input: {described}")
         batches = evaluation_loader(recordings, options.batch_size, options.num_workers)
         bar = tqdm(batches, desc="measuring", unit="batch", leave=False)
         features = checkpoint.input.features
@@ -151,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
             measure(checkpoint.network, bar, protocol, device, features=features, controls=options.controls)
         )
         summary = summarise(measured[-1], recordings.locations, protocol.band_names, bootstrap)
-        summaries.append({"checkpoint": str(checkpoint.folder), "input": heard, **summary})
+        summaries.append({"checkpoint": str(checkpoint.folder), "input": described, **summary})
         print("\n".join(describe(summaries[-1], bootstrap)))
     report = {
         "protocol": protocol.to_json(),
@@ -172,8 +174,16 @@ def run(options: argparse.Namespace) -> None:
     print(f"\nsee {output} and {table}")
 
 
+def default_output(options: argparse.Namespace, protocol: Protocol) -> Path:
+    """A file of its own for each kind of evaluation, so that one does not replace another."""
+    name = f"evaluation-{protocol.dataset}-{protocol.split}" + "-controls" * options.controls
+    if options.compare:
+        name += "-against-" + "-".join(Path(options.compare).absolute().parts[-2:])
+    return Path(options.checkpoint) / f"{name}.json"
+
+
 def choose_protocol(options: argparse.Namespace, checkpoints: list[Checkpoint]) -> Protocol:
-    """What was given, or else what suits the networks."""
+    """The protocol of the options; what they do not give is that of the networks."""
     first = checkpoints[0].input
     dataset, folder = choose_data(options, first.dataset)
     bands = options.bands
@@ -192,7 +202,7 @@ def choose_protocol(options: argparse.Namespace, checkpoints: list[Checkpoint]) 
 
 
 def describe(summary: dict[str, Any], bootstrap: Bootstrap) -> list[str]:
-    left_out = f", {summary['unmeasured']} without a pixel left out" if summary["unmeasured"] else ""
+    left_out = f", {summary['unmeasured']} without a valid pixel left out" if summary["unmeasured"] else ""
     lines = [
         f"  {summary['images']} images{left_out}; {bootstrap.confidence:.0%} intervals over images",
         *means_table(summary["metrics"]),

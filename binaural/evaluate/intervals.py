@@ -1,4 +1,4 @@
-"""How sure a mean over images is."""
+"""Confidence intervals of means over images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,9 @@ class Bootstrap:
     narrower than those over new places would be.
 
     Attributes:
-        resamples: how many.
-        confidence: share of them that the interval holds.
-        seed: of the resampling.
+        resamples: number of resamples.
+        confidence: share of the resampled means inside the interval.
+        seed: of the random resampling.
 
     Raises:
         ValueError: not a positive number of resamples, or a confidence outside 0 to 1.
@@ -39,7 +39,7 @@ class Bootstrap:
     def means(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Mean, lower and upper bound over the images, [K] each, of values [N, K].
 
-        One image has no interval, and no image no mean: NaN, as where a value is not finite.
+        NaN where there is none: the interval of a single image, the mean of no image, or values that are not finite.
         """
         unknown = np.full(values.shape[1], np.nan)
         if len(values) == 0:
@@ -61,7 +61,7 @@ class Bootstrap:
         return mean, low, high
 
     def named_means(self, names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, dict[str, Any]]:
-        """By the names of the columns of values [N, K]: mean, low, high as JSON values, None for NaN."""
+        """Mean, low and high of each named column of values [N, K], as JSON values; None for NaN."""
         columns = zip(names, *self.means(values), strict=True)
         return {
             name: {"mean": _or_none(mean), "low": _or_none(low), "high": _or_none(high)}

@@ -1,4 +1,4 @@
-"""Measuring a network, and the constant that it has to beat."""
+"""Metrics of a network over batches, and the constant prediction that it has to beat."""
 
 import math
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ def predict(
 ) -> Tensor:
     """Depth [B, 1, H, W] in metres, float32, on `device`, from spectrograms [B, 2, H, W].
 
-    The arguments are those of `evaluate`; the mode of the network is the caller's business.
+    The arguments are those of `evaluate`; the caller sets the mode of the network.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
@@ -61,7 +61,7 @@ def predict(
 
 
 def mean_depth(depths: Iterable[Tensor]) -> float:
-    """Mean over all valid pixels, metres: the constant with the least squared error, a floor for networks.
+    """Mean over all valid pixels, metres: the constant prediction with the least squared error.
 
     Args:
         depths: maps of any shape, metres; ≤ 0 or not finite means no measurement.

@@ -1,4 +1,4 @@
-"""The metrics of each image, and what becomes of them when the ears are tampered with."""
+"""The metrics of each image, also with an ear muted or the ears swapped."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +19,23 @@ from binaural.metrics import depth_metrics
 Floats = NDArray[np.float64]
 
 CONTROLS = ("left_muted", "right_muted", "swapped")
-"""Left ear or right ear hears silence; ears swapped, measured against the mirrored truth."""
+"""The left or the right ear silent; the ears swapped, measured against the mirrored true depth."""
 
 MIRRORING = ("with_mirrored", "with_original", "left_right_difference", "left_right_truth")
-"""Correlations, over the pixels, of the prediction from swapped ears: with the original prediction
-mirrored, 1 if left and right are told apart by the ears alone; with the original as it is, 1 if the ears do
-not matter; and of the difference between either half and the other, left minus right, with that of the
-mirrored original, which leaves out what all rooms have in common. A symmetric network has 1 there by
-construction, whatever it has learned. So last, the same difference of the prediction from the ears as they
-are with that of the truth, where both halves were measured: 1 if every side is told right, 0 by chance."""
+"""Correlations over the pixels.
+
+The first three are of the prediction from swapped ears. `with_mirrored`: with the mirrored prediction; 1 if only
+the ears decide about left and right. `with_original`: with the prediction itself; 1 if the ears do not matter.
+`left_right_difference`: of the left half minus the right half, with the same difference of the mirrored
+prediction; the difference removes what all rooms have in common. A symmetric network has 1 there by construction.
+`left_right_truth` is of the prediction from the ears as they are: its left half minus its right half, with the
+same difference of the true depth where both halves are measured; 1 if left and right are always correct, 0 by
+chance."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a network did on N images.
+    """The metrics of a network on N images.
 
     Attributes:
         pixels: [N] pixels that count.
@@ -69,27 +72,29 @@ def measure(
     Args:
         batches: pairs of inputs [B, C, H, W] and true depth [B, 1, S, S], metres, as `EvaluationSet` gives
             them.
-        features: what the inputs are.
-        controls: also mute and swap the ears, at four times the cost.
+        features: names of the input features.
+        controls: also mute and swap the ears, which takes four times as long.
 
     Raises:
-        ValueError: controls of a network that sees the camera's picture.
+        ValueError: controls of a network whose input is the camera's picture.
     """
     if controls and tuple(features) == CAMERA:
-        raise ValueError("controls mute and swap ears; this network has none, it sees the camera's picture")
+        raise ValueError(
+            "controls mute and swap the ears, but the input of this network is the camera's picture"
+        )
     collected: dict[str, list[Tensor]] = {}
 
     def collect(**tensors: Tensor) -> None:
         for name, tensor in tensors.items():
             collected.setdefault(name, []).append(tensor.cpu())
 
-    for heard, depth in batches:
+    for inputs, depth in batches:
         depth = depth.to(device)
 
-        def see(heard: Tensor, size: torch.Size = depth.shape[-2:]) -> Tensor:
-            return _fit(predict(network, heard, device=device), size, protocol.max_depth)
+        def predict_depth(inputs: Tensor, size: torch.Size = depth.shape[-2:]) -> Tensor:
+            return _fit(predict(network, inputs, device=device), size, protocol.max_depth)
 
-        prediction = see(heard)
+        prediction = predict_depth(inputs)
         collect(pixels=_count(depth, protocol.threshold), metrics=_metrics(prediction, depth, protocol))
         bands = [
             torch.where((depth > low) & (depth <= high), depth, 0.0) for low, high in pairwise(protocol.bands)
@@ -99,16 +104,16 @@ def measure(
             band_metrics=torch.stack([_metrics(prediction, band, protocol) for band in bands], 1),
         )
         if controls:
-            swapped = see(swap_ears(heard, features))
+            swapped = predict_depth(swap_ears(inputs, features))
             collect(
-                left_muted=_metrics(see(mute(heard, features, 0)), depth, protocol),
-                right_muted=_metrics(see(mute(heard, features, 1)), depth, protocol),
+                left_muted=_metrics(predict_depth(mute(inputs, features, 0)), depth, protocol),
+                right_muted=_metrics(predict_depth(mute(inputs, features, 1)), depth, protocol),
                 swapped=_metrics(swapped, depth.flip(-1), protocol),
                 mirroring=_mirroring(prediction, swapped, depth),
             )
     arrays = {name: torch.cat(tensors).numpy() for name, tensors in collected.items()}
-    tampered = {name: arrays.pop(name) for name in CONTROLS if name in arrays}
-    return Measurements(controls=tampered, **arrays)
+    measured_controls = {name: arrays.pop(name) for name in CONTROLS if name in arrays}
+    return Measurements(controls=measured_controls, **arrays)
 
 
 def _fit(prediction: Tensor, size: torch.Size, max_depth: float) -> Tensor:
@@ -134,7 +139,7 @@ def _mirroring(prediction: Tensor, swapped: Tensor, depth: Tensor) -> Tensor:
         (swapped, mirrored),
         (swapped, prediction),
         (swapped - swapped.flip(-1), mirrored - prediction),
-        # Zeros elsewhere change no mean: what is left of a difference of halves is on the right its negative.
+        # Zeros elsewhere do not change the mean, which is 0: the right half is the negative of the left half.
         tuple(torch.where(both, x - x.flip(-1), 0.0) for x in (prediction, depth)),
     )
     return torch.stack([correlation(a, b) for a, b in pairs], 1)

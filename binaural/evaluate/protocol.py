@@ -1,4 +1,4 @@
-"""What decides a figure besides the network: which recordings, which pixels, which truth."""
+"""Evaluation protocol: split, valid pixels, depth range."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -17,24 +17,24 @@ from binaural.features import CAMERA, MAGNITUDE
 Beyond = Literal["clamp", "exclude"]
 
 BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)
-"""Edges in metres of the bands of true depth that errors are told apart by."""
+"""Edges, in metres, of the bands of true depth for which metrics are reported."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How networks are measured; the same for all that are compared.
+    """How networks are measured; the same for all networks that are compared.
 
     Attributes:
         dataset, dataset_dir, split: the recordings.
-        locations: of them, those measured on; None for all.
-        threshold: metres; pixels count whose true depth is above it.
-        max_depth: metres; predictions beyond become this.
+        locations: the locations to measure on; None for all.
+        threshold: metres; only pixels with a larger true depth count.
+        max_depth: metres; larger predictions are clamped to it.
         beyond: true depth beyond `max_depth` is taken as `max_depth` ("clamp", as in training) or not
             counted ("exclude").
         image_size: rows and columns of the true depth map; predictions of another size are resized
             bilinearly to it.
-        preprocessing: how true depth is brought to that size: the nearest pixel's ("default"), or blended
-            bilinearly as in BatVision's own code ("official").
+        preprocessing: how true depth is resized: nearest pixel ("default"), or bilinearly as in BatVision's
+            own code ("official").
         bands: edges in metres; a band counts true depths above its first edge and up to its second.
 
     Raises:
@@ -79,7 +79,7 @@ class Protocol:
         ]
 
     def describe(self) -> list[str]:
-        """Lines for people."""
+        """The protocol as lines of text."""
         rule = "taken as that depth" if self.beyond == "clamp" else "not counted"
         resize = "nearest pixel" if self.preprocessing == "default" else "bilinear, as BatVision's code"
         where = "" if self.locations is None else f", locations {', '.join(self.locations)}"
@@ -92,7 +92,7 @@ class Protocol:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """The protocol as JSON values."""
         edges = [None if math.isinf(edge) else edge for edge in self.bands]
         return {**asdict(self), "bands": edges}
 
@@ -100,16 +100,16 @@ class Protocol:
 class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
     """The recordings of a protocol: a network's input [C, S, S] and the true depth [1, s, s], metres.
 
-    The input is made as the network was trained, the truth as the protocol says, whatever the network.
+    The input is made as in the network's training; the true depth depends on the protocol alone.
 
     Args:
-        protocol: which recordings, which truth.
-        network_input: of the network that is measured.
+        protocol: recordings and true depth.
+        network_input: how the network's input is made.
 
     Attributes:
-        features: what the inputs are.
+        features: names of the input features.
         lead_in: samples before the chirp arrives in these recordings.
-        files, locations: of each item; files relative to the data set's folder.
+        files, locations: one per item; files are relative to the data set's folder.
 
     Raises:
         FileNotFoundError, ValueError: as the data set's class.
@@ -125,9 +125,9 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
             protocol.dataset,
             protocol.dataset_dir,
             protocol.split,
-            # V1 scales its samples by the preprocessing; nothing else of it is used here.
+            # Needed by V1 alone, which scales its samples by it.
             preprocessing=network_input.preprocessing,
-            # V2 reads pictures where they are asked for, of the size asked for.
+            # Pictures are read only for networks that use them.
             features=CAMERA if network_input.sees else MAGNITUDE,
             image_size=network_input.image_size,
             **chosen,
@@ -163,11 +163,11 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
         return torch.where(depth > protocol.max_depth, 0.0, depth) if exclude else depth
 
     def describe_input(self) -> str:
-        """Which samples of the recordings the network hears and as what, for people."""
+        """The samples of a recording that the network uses, and their features, as text."""
         if self.network_input.sees:
             return "the camera's picture"
         first = self.network_input.first_sample(self.lead_in)
         length = self.network_input.length
-        heard = f"{first} to the end" if length is None else f"{first} to {first + length - 1}"
+        samples = f"{first} to the end" if length is None else f"{first} to {first + length - 1}"
         features = ", ".join(self.network_input.features)
-        return f"samples {heard}, {features}, {self.network_input.preprocessing} preprocessing"
+        return f"samples {samples}, {features}, {self.network_input.preprocessing} preprocessing"

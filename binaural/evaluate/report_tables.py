@@ -1,4 +1,4 @@
-"""An evaluation as text and as a table of images."""
+"""An evaluation as lines of text, and as a CSV table with a row per image."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ _WIDTH = 21  # of the names of rows
 
 
 def means_table(metrics: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each metric: mean and interval."""
+    """One line per metric: mean and interval."""
     return [f"  {name:<{_WIDTH}} {_interval(value)}" for name, value in metrics.items()]
 
 
 def rows_table(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each location, band or control: images and the mean of every metric."""
+    """One line per location, band or control: number of images and the mean of each metric."""
     width = max(_WIDTH, *(len(name) for name in rows), len(title))
     lines = [f"  {title:<{width}} {'images':>7}  " + " ".join(f"{name:>8}" for name in METRICS)]
     for name, row in rows.items():
@@ -27,12 +27,12 @@ def rows_table(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def comparison_table(comparison: dict[str, Any]) -> list[str]:
-    """A line for each metric: difference, interval, verdict, share of images where the first is better."""
+    """One line per metric: difference, interval, verdict, share of images on which the first is better."""
     lines = []
     for name, value in comparison["difference"].items():
         low, high, share = value["low"], value["high"], value["first_better"]
         if low is None or low <= 0 <= high:
-            verdict = "not told apart"
+            verdict = "no significant difference"
         else:
             verdict = "first better" if (high < 0) != name.startswith("delta") else "second better"
         share = "-" if share is None else f"{share:.0%}"
@@ -41,10 +41,10 @@ def comparison_table(comparison: dict[str, Any]) -> list[str]:
 
 
 def images_csv(files: list[str], locations: list[str], measured: dict[str, Measurements]) -> bytes:
-    """A table of all images: file, location, pixels that count, the metrics of each network.
+    """A row per image: file, location, number of valid pixels, the metrics of each network.
 
     Args:
-        measured: by the prefix of the columns; "" for none.
+        measured: measurements by the prefix of their columns; "" for no prefix.
     """
     first = next(iter(measured.values()))
     names = [prefix + name for prefix in measured for name in METRICS]

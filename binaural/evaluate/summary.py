@@ -1,4 +1,4 @@
-"""From measurements of images to what is reported: means with intervals, as JSON values."""
+"""Summary of an evaluation: means with confidence intervals, as JSON values."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from binaural.metrics import METRICS
 def summarise(
     measured: Measurements, locations: list[str], bands: list[str], bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """Means over all images, by location and by band of true depth; of the controls, if measured.
+    """Means over all images, by location, by band of true depth, and of the controls if measured.
 
-    A mean is {"mean", "low", "high"}; it is over the images that have a pixel that counts.
+    A mean is {"mean", "low", "high"}, over the images with at least one valid pixel.
 
     Args:
-        locations: of each image.
+        locations: one per image.
         bands: names of the bands.
     """
     counted = measured.counted
@@ -42,7 +42,7 @@ def summarise(
             "metrics": bootstrap.named_means(METRICS, measured.band_metrics[here, index]),
         }
     if measured.controls:
-        # A prediction that is constant correlates with nothing; it is left out and the count says so.
+        # The correlation of a constant prediction is undefined: such images are left out of the count.
         defined = np.isfinite(measured.mirroring).all(1)
         summary["controls"] = {
             name: {"metrics": bootstrap.named_means(METRICS, values[counted])}
@@ -58,7 +58,8 @@ def summarise(
 def compare(first: Measurements, second: Measurements, bootstrap: Bootstrap) -> dict[str, Any]:
     """Paired differences, first − second, of the metrics on the same images.
 
-    Below 0 the first is better in errors, above 0 in δ. "first_better" is the share of images on which it is.
+    A negative difference of an error, or a positive one of δ, means that the first is better. "first_better" is the
+    share of images on which it is.
 
     Raises:
         ValueError: the two were not measured on the same pixels.
@@ -75,5 +76,5 @@ def compare(first: Measurements, second: Measurements, bootstrap: Bootstrap) -> 
 
 
 def higher_is_worse(metric: str) -> bool:
-    """Of a name in `METRICS`: an error, or a share of pixels that are right."""
+    """Whether a metric is an error; the δ metrics are shares of correct pixels."""
     return not metric.startswith("delta")

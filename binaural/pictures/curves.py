@@ -1,4 +1,4 @@
-"""The curves that a run shows at its end."""
+"""Training curves of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from binaural.pictures.figures import save_figure
 
 
 def draw_curves(path: Path, log: list[dict[str, Any]], terms: tuple[str, ...]) -> None:
-    """A PNG of the loss and its terms, validation error and learning rate over the steps of a run's log."""
+    """Write a PNG of loss, loss terms, validation error and learning rate over the steps of a log."""
     steps = [record for record in log if record["kind"] == "train"]
     epochs = [record for record in log if record["kind"] == "validation"]
     figure = Figure(figsize=(12, 3.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""A depth map in colour."""
+"""A depth map as a colour picture."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from binaural.pictures.figures import save_figure
 
 
 def draw_depth(path: Path, depth: NDArray[np.float32], title: str, farthest: float) -> None:
-    """A PNG of a depth map [H, W] in metres in the camera's proportions, with a scale.
+    """Write a PNG of a depth map [H, W] in the camera's proportions, with a colour scale.
 
     Args:
-        path: of the PNG.
+        path: PNG file.
         depth: metres.
-        title: above it.
-        farthest: metres at the scale's upper end.
+        title: title of the picture.
+        farthest: upper end of the scale, metres.
     """
     figure = Figure(figsize=(7.4, 4.0), layout="constrained")
     axis = figure.subplots()

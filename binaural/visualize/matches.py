@@ -1,7 +1,7 @@
-"""What a network's attention has matched between the ears: lags and level differences.
+"""The attention weights between the ears of one recording, and the lags and level differences they imply.
 
-A lag is the right ear's time step minus the left ear's: positive where the sound reached the left ear first,
-so was on the left, whichever ear is reading.
+A lag is the right ear's time step minus the left ear's, for both directions of attention: it is positive where the
+sound reached the left ear first, which means that it came from the left.
 """
 
 from dataclasses import dataclass
@@ -16,56 +16,59 @@ from binaural.models.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
-class Matching:
-    """The attention of one level on one recording.
+class AttentionWeights:
+    """The attention weights of one level for one recording.
 
     Attributes:
-        left_reads: [H, heads, W, W], weights of left step i (third) reading right step j (fourth), which sum
-            to 1 over j. Row 0 of H is the lowest frequency.
-        right_reads: the same indices, right reading left, which sum to 1 over i.
-        max_lag: steps beyond which nothing matches; None for no limit.
+        left_attends: [H, heads, W, W], weights of left step i (third) on right step j (fourth), which sum to 1
+            over j. Row 0 of H is the lowest frequency.
+        right_attends: with the same indices, weights of right step j on left step i, which sum to 1 over i.
+        max_lag: pairs with a larger lag are masked; None for no limit.
     """
 
-    left_reads: Tensor
-    right_reads: Tensor
+    left_attends: Tensor
+    right_attends: Tensor
     max_lag: int | None = None
 
-    def without_preference(self) -> "Matching":
-        """The attention that reads all steps it may read alike."""
-        lag = lags(self.left_reads.shape[-1])
+    def without_preference(self) -> "AttentionWeights":
+        """Uniform weights over all steps that are not masked."""
+        lag = lags(self.left_attends.shape[-1])
         allowed = torch.ones_like(lag) if self.max_lag is None else (lag.abs() <= self.max_lag).long()
         left, right = allowed / allowed.sum(1, keepdim=True), allowed / allowed.sum(0, keepdim=True)
-        return Matching(left.expand_as(self.left_reads), right.expand_as(self.right_reads), self.max_lag)
+        return AttentionWeights(
+            left.expand_as(self.left_attends), right.expand_as(self.right_attends), self.max_lag
+        )
 
     def lag_distributions(self) -> tuple[Tensor, Tensor]:
-        """Share of the weights at each lag −(W − 1) to W − 1, of each frequency row, of either reader.
+        """Share of the weights at each lag −(W − 1) to W − 1, by frequency row, for both directions.
 
-        [H, 2 W − 1] twice (left reading, right reading), each row with the sum 1: weights summed over time,
-        heads averaged.
+        Returns:
+            [H, 2 W − 1] twice (left attends, right attends): weights summed over time, averaged over heads; each
+            row sums to 1.
         """
-        return _by_lag(self.left_reads), _by_lag(self.right_reads)
+        return _by_lag(self.left_attends), _by_lag(self.right_attends)
 
     def expected_lags(self) -> tuple[Tensor, Tensor]:
-        """Mean lag of what each step reads, in steps: [H, W] twice (left reading, right reading)."""
-        lag = lags(self.left_reads.shape[-1])
-        left = (self.left_reads * lag).sum(-1).mean(1)
-        right = (self.right_reads * lag).sum(-2).mean(1)
+        """Weighted mean lag of each time step, in steps: [H, W] twice (left attends, right attends)."""
+        lag = lags(self.left_attends.shape[-1])
+        left = (self.left_attends * lag).sum(-1).mean(1)
+        right = (self.right_attends * lag).sum(-2).mean(1)
         return left, right
 
     def level_differences(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Left minus right at matched steps, in decibels: [H, W] twice (left reading, right reading).
+        """Left minus right level at matched steps, in decibels: [H, W] twice (left attends, right attends).
 
         Args:
-            left, right: levels [H, W] in decibels. The reader's own stands against the mean, by the weights,
-                of what it reads.
+            left, right: levels [H, W] in decibels. An ear's own level is compared with the mean level, by the
+                attention weights, of the other ear.
         """
-        read_right = torch.einsum("hkij,hj->hki", self.left_reads, right).mean(1)
-        read_left = torch.einsum("hkij,hi->hkj", self.right_reads, left).mean(1)
-        return left - read_right, read_left - right
+        matched_right = torch.einsum("hkij,hj->hki", self.left_attends, right).mean(1)
+        matched_left = torch.einsum("hkij,hi->hkj", self.right_attends, left).mean(1)
+        return left - matched_right, matched_left - right
 
 
 def attention_levels(network: Pretrained) -> list[int]:
-    """The levels, finest first, at which `network` matches the ears by attention."""
+    """The levels, finest first, at which `network` has cross-attention."""
     if not isinstance(network, BinauralAttentionDepthNet):
         return []
     levels = network.attention.items()
@@ -73,39 +76,37 @@ def attention_levels(network: Pretrained) -> list[int]:
 
 
 def attention_at(network: Pretrained, level: int) -> BinauralCrossAttention:
-    """The attention of `network` at `level`.
+    """The cross-attention of `network` at `level`.
 
     Raises:
-        ValueError: it has none there.
+        ValueError: there is none at that level.
     """
     levels = attention_levels(network)
     if level not in levels:
         found = ", ".join(map(str, levels)) or "none"
-        raise ValueError(
-            f"the network does not match the ears by attention at level {level}; its levels: {found}"
-        )
+        raise ValueError(f"the network has no attention at level {level}; levels with attention: {found}")
     assert isinstance(network, BinauralAttentionDepthNet)
     attention = network.attention[str(level)]
     assert isinstance(attention, BinauralCrossAttention)
     return attention
 
 
-def match(network: Pretrained, heard: Tensor, level: int) -> Matching:
-    """The attention of `network` at `level` on one input [C, S, S].
+def match(network: Pretrained, inputs: Tensor, level: int) -> AttentionWeights:
+    """The attention weights of `network` at `level` for one input [C, S, S].
 
     Raises:
-        ValueError: there is no attention at that level, or it does not run along time.
+        ValueError: there is no attention at that level, or it is not along time.
     """
     attention = attention_at(network, level)
     ears: list[tuple[Tensor, ...]] = []
-    hook = attention.register_forward_pre_hook(lambda _, inputs: ears.append(inputs))
+    hook = attention.register_forward_pre_hook(lambda _, maps: ears.append(maps))
     try:
         with torch.no_grad():
-            network(heard[None].to(next(network.parameters()).device))
+            network(inputs[None].to(next(network.parameters()).device))
     finally:
         hook.remove()
-    left_reads, right_reads = attention.weights(*ears[0])
-    return Matching(left_reads.cpu(), right_reads.cpu(), attention.max_lag)
+    left_attends, right_attends = attention.weights(*ears[0])
+    return AttentionWeights(left_attends.cpu(), right_attends.cpu(), attention.max_lag)
 
 
 def lags(steps: int) -> Tensor:
@@ -114,7 +115,7 @@ def lags(steps: int) -> Tensor:
 
 
 def levels_of_cells(decibels: Tensor, stride: int) -> Tensor:
-    """Mean power in decibels of the cells that a level sees: [..., S, S] → [..., S / stride, S / stride]."""
+    """Mean power, in decibels, of stride × stride cells: [..., S, S] → [..., S / stride, S / stride]."""
     return 10 * torch.log10(F.avg_pool2d(10 ** (decibels / 10), stride))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
-from binaural.visualize.matches import Matching, attention_at, levels_of_cells, match
+from binaural.visualize.matches import AttentionWeights, attention_at, levels_of_cells, match
 
 STEPS = 12
 
@@ -31,7 +31,7 @@ def sharp_attention() -> BinauralCrossAttention:
 @pytest.mark.parametrize("delay", [-2, 0, 3])
 def test_a_known_delay_is_the_expected_lag(delay):
     """The right ear hears everything `delay` steps after the left: the lag is positive if later."""
-    matching = Matching(*(w.detach() for w in sharp_attention().weights(*delayed_ears(delay))))
+    matching = AttentionWeights(*(w.detach() for w in sharp_attention().weights(*delayed_ears(delay))))
     left, right = matching.expected_lags()
     heard_by_both = slice(abs(delay), STEPS - abs(delay))
     torch.testing.assert_close(left[:, heard_by_both], torch.full_like(left[:, heard_by_both], delay))
@@ -46,8 +46,8 @@ def test_a_known_delay_is_the_expected_lag(delay):
 def test_ears_swapped_the_lag_changes_its_sign():
     left, right = delayed_ears(2)
     attention = sharp_attention()
-    as_is = Matching(*attention.weights(left, right)).lag_distributions()
-    swapped = Matching(*attention.weights(right, left)).lag_distributions()
+    as_is = AttentionWeights(*attention.weights(left, right)).lag_distributions()
+    swapped = AttentionWeights(*attention.weights(right, left)).lag_distributions()
     torch.testing.assert_close(swapped[0], as_is[1].flip(-1))
     torch.testing.assert_close(swapped[1], as_is[0].flip(-1))
 
@@ -76,12 +76,12 @@ def test_weights_are_those_that_the_attention_reads_with(options):
 
 
 def test_without_preference_all_that_may_match_matches_alike():
-    matching = Matching(*torch.rand(2, 3, 2, STEPS, STEPS), max_lag=1)
+    matching = AttentionWeights(*torch.rand(2, 3, 2, STEPS, STEPS), max_lag=1)
     none = matching.without_preference()
-    assert none.left_reads.shape == (3, 2, STEPS, STEPS)
-    torch.testing.assert_close(none.left_reads[0, 0, 5, 4:7], torch.full((3,), 1 / 3))
-    torch.testing.assert_close(none.right_reads[0, 0, :2, 0], torch.full((2,), 1 / 2))
-    assert none.left_reads[0, 0, 5, 7] == none.right_reads[0, 0, 7, 5] == 0
+    assert none.left_attends.shape == (3, 2, STEPS, STEPS)
+    torch.testing.assert_close(none.left_attends[0, 0, 5, 4:7], torch.full((3,), 1 / 3))
+    torch.testing.assert_close(none.right_attends[0, 0, :2, 0], torch.full((2,), 1 / 2))
+    assert none.left_attends[0, 0, 5, 7] == none.right_attends[0, 0, 7, 5] == 0
     left, right = none.expected_lags()
     torch.testing.assert_close(left[0, [0, 5, -1]], torch.tensor([0.5, 0.0, -0.5]))
     torch.testing.assert_close(right[0, [0, 5, -1]], torch.tensor([-0.5, 0.0, 0.5]))
@@ -91,7 +91,7 @@ def test_level_difference_is_between_what_was_matched():
     """The left ear 6 dB louder and 2 steps earlier, on a level that falls by 3 dB a step."""
     level = -3.0 * torch.arange(STEPS).expand(3, STEPS)
     left, right = level, level + 2 * 3.0 - 6.0
-    matching = Matching(*sharp_attention().weights(*delayed_ears(2)))
+    matching = AttentionWeights(*sharp_attention().weights(*delayed_ears(2)))
     at_left, at_right = matching.level_differences(left, right)
     torch.testing.assert_close(at_left[:, 2:-2], torch.full((3, STEPS - 4), 6.0), rtol=0, atol=0.02)
     torch.testing.assert_close(at_right[:, 2:-2], torch.full((3, STEPS - 4), 6.0), rtol=0, atol=0.02)
@@ -108,7 +108,7 @@ def test_matching_of_a_network_has_the_size_of_its_level(level):
     network = BinauralAttentionDepthNet(4, attention_levels=(2, 3), max_lag=3).eval()
     matching = match(network, torch.rand(2, 32, 32), level)
     size = 32 // 2 ** (level - 1)
-    assert matching.left_reads.shape == (size, 4, size, size)
+    assert matching.left_attends.shape == (size, 4, size, size)
     assert matching.max_lag == 3
     assert not any(attention._forward_pre_hooks for attention in network.attention.values())
 

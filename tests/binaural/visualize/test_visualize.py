@@ -40,7 +40,7 @@ def test_pictures_of_the_chosen_recordings_and_level(rooms, save_network, output
     assert heard.step_ms == pytest.approx(1000 * 4 * 6 * 15 / 44100)
     assert heard.decibels.shape == (2, 8, 8)
     assert lag_bias.shape == (4, 17)
-    assert not torch.equal(heard.matching.left_reads, drawn[1][1].matching.left_reads)
+    assert not torch.equal(heard.matching.left_attends, drawn[1][1].matching.left_attends)
 
 
 @pytest.mark.parametrize("options", [{}, {"lag_bias": None, "max_lag": 3}, {"symmetric": True}])

@@ -1,7 +1,7 @@
 """A network and a run folder that version 0.1 wrote, before files and modules were renamed, still load.
 
-tests/data/version-0.1 is a run of `train.py --base_channels 2 --view_levels --image_size 16` for one epoch on four
-rooms; its config.json has all options.
+tests/data/version-0.1 is a run of `train.py --base_channels 2 --view_levels --image_size 16` for one epoch on
+four rooms; its config.json has all options.
 """
 
 import json

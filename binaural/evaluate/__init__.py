@@ -1,4 +1,4 @@
-"""Metrics of networks: over a data set, per image, of two networks on the same images, and with ears muted."""
+"""Metrics of networks: over a data set, per image, of two networks compared, and with ears muted."""
 
 from binaural.evaluate.measuring import ConstantPredictor, evaluate, mean_depth, predict
 

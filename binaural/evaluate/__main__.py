@@ -27,11 +27,12 @@ from binaural.evaluate.summary import compare, summarise
 
 DESCRIPTION = """\
 Measure a trained network: RMSE, ABS_REL, log10, MAE and δ1 to δ3 of every image, their means with bootstrap
-intervals, by location and by distance. The data set may differ from the training data: the input is made as in
-training, shifted so that the chirp starts at the same sample, and padded with silence where a recording is short.
+intervals, by location and by distance. The data set may differ from the training data:
+the input is made as in training, shifted so that the chirp starts at the same sample, and padded with silence
+where a recording is short.
 
-True depth beyond --max_depth (default: the network's own) is clamped to it, as in training; with --beyond exclude
-these pixels do not count. The protocol is printed and saved.
+True depth beyond --max_depth (default: the network's own) is clamped to it, as in training; with --beyond
+exclude these pixels do not count. The protocol is printed and saved.
 """
 
 EPILOG = """\

@@ -39,7 +39,8 @@ class Bootstrap:
     def means(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Mean, lower and upper bound over the images, [K] each, of values [N, K].
 
-        NaN where there is none: the interval of a single image, the mean of no image, or values that are not finite.
+        NaN where there is none: the interval of a single image, the mean of no image, or values that are not
+        finite.
         """
         unknown = np.full(values.shape[1], np.nan)
         if len(values) == 0:

@@ -24,13 +24,13 @@ CONTROLS = ("left_muted", "right_muted", "swapped")
 MIRRORING = ("with_mirrored", "with_original", "left_right_difference", "left_right_truth")
 """Correlations over the pixels.
 
-The first three are of the prediction from swapped ears. `with_mirrored`: with the mirrored prediction; 1 if only
-the ears decide about left and right. `with_original`: with the prediction itself; 1 if the ears do not matter.
-`left_right_difference`: of the left half minus the right half, with the same difference of the mirrored
-prediction; the difference removes what all rooms have in common. A symmetric network has 1 there by construction.
-`left_right_truth` is of the prediction from the ears as they are: its left half minus its right half, with the
-same difference of the true depth where both halves are measured; 1 if left and right are always correct, 0 by
-chance."""
+The first three are of the prediction from swapped ears. `with_mirrored`: with the mirrored prediction; 1 if
+only the ears decide about left and right. `with_original`: with the prediction itself; 1 if the ears do not
+matter. `left_right_difference`: of the left half minus the right half, with the same difference of the
+mirrored prediction; the difference removes what all rooms have in common. A symmetric network has 1 there by
+construction. `left_right_truth` is of the prediction from the ears as they are: its left half minus its right
+half, with the same difference of the true depth where both halves are measured; 1 if left and right are
+always correct, 0 by chance."""
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def summarise(
 def compare(first: Measurements, second: Measurements, bootstrap: Bootstrap) -> dict[str, Any]:
     """Paired differences, first − second, of the metrics on the same images.
 
-    A negative difference of an error, or a positive one of δ, means that the first is better. "first_better" is the
-    share of images on which it is.
+    A negative difference of an error, or a positive one of δ, means that the first is better. "first_better"
+    is the share of images on which it is.
 
     Raises:
         ValueError: the two were not measured on the same pixels.

@@ -21,8 +21,8 @@ Draw the predictions and the attention of a trained network. Writes to --output:
 
 The second picture shows the attention weight at each lag between the ears, by frequency, relative to uniform
 weights; the learned lag bias; over the spectrogram, the expected lag in milliseconds (the interaural time
-difference) and the level difference at matched time steps (the interaural level difference); and both with the
-ears swapped, which should change their sign. Colours fade where the level is low.
+difference) and the level difference at matched time steps (the interaural level difference); and both with
+the ears swapped, which should change their sign. Colours fade where the level is low.
 """
 
 EPILOG = """\

@@ -38,7 +38,7 @@ class MatchedRecording:
 
 
 def draw_attention(path: Path, title: str, recording: MatchedRecording, lag_bias: Tensor | None) -> None:
-    """Write a PNG of lag distributions, expected lags and level differences, with the ears as they are and swapped.
+    """Write a PNG of lag distributions, expected lags and level differences, also with swapped ears.
 
     Args:
         path: PNG file.
@@ -84,7 +84,7 @@ _LAG_LABEL = "lag, ms (positive: left ear first)"
 
 
 def _draw_distributions(figure: Figure, axes: Any, recording: MatchedRecording) -> None:
-    """By frequency, relative to uniform weights; last axis: over all frequencies, also with the ears swapped."""
+    """By frequency, relative to uniform weights; last axis: over all frequencies, also with swapped ears."""
     shares, chance = recording.weights.lag_distributions(), recording.weights.without_preference()
     steps = recording.decibels.shape[-1]
     shown = slice(steps // 2 - 1, 2 * steps - 1 - (steps // 2 - 1))  # longer lags have few pairs
@@ -144,14 +144,15 @@ def _draw_maps(
 ) -> None:
     """Maps of left attending, right attending, and left attending with the ears swapped.
 
-    With swapped ears the left input is the right ear's: the third map should be the second with its sign changed.
+    With swapped ears the left input is the right ear's: the third map should be the second with its sign
+    changed.
     """
     loud = recording.decibels.amax() - recording.decibels < _LOUD
     ears = (0, 1, 1)  # the ear whose time steps are the queries
     values = torch.cat([m[loud[ear]] for m, ear in zip(maps, ears, strict=True)])
     farthest = float(torch.quantile(values.abs(), 0.98))
     style = {"vmin": -farthest, "vmax": farthest, "cmap": "RdBu_r"}
-    right = loud[1]  # what the right ear recording, the reader of both
+    right = loud[1]
     mirrored = float(correlation(maps[2][right][None], -maps[1][right][None]))
     titles = (
         f"{what}, left attends to right",

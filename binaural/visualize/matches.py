@@ -1,7 +1,7 @@
 """The attention weights between the ears of one recording, and the lags and level differences they imply.
 
-A lag is the right ear's time step minus the left ear's, for both directions of attention: it is positive where the
-sound reached the left ear first, which means that it came from the left.
+A lag is the right ear's time step minus the left ear's, for both directions of attention: it is positive
+where the sound reached the left ear first, which means that it came from the left.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class AttentionWeights:
     """The attention weights of one level for one recording.
 
     Attributes:
-        left_attends: [H, heads, W, W], weights of left step i (third) on right step j (fourth), which sum to 1
-            over j. Row 0 of H is the lowest frequency.
+        left_attends: [H, heads, W, W], weights of left step i (third) on right step j (fourth), which
+            sum to 1 over j. Row 0 of H is the lowest frequency.
         right_attends: with the same indices, weights of right step j on left step i, which sum to 1 over i.
         max_lag: pairs with a larger lag are masked; None for no limit.
     """
@@ -43,8 +43,8 @@ class AttentionWeights:
         """Share of the weights at each lag −(W − 1) to W − 1, by frequency row, for both directions.
 
         Returns:
-            [H, 2 W − 1] twice (left attends, right attends): weights summed over time, averaged over heads; each
-            row sums to 1.
+            [H, 2 W − 1] twice (left attends, right attends): weights summed over time, averaged over heads;
+            each row sums to 1.
         """
         return _by_lag(self.left_attends), _by_lag(self.right_attends)
 

@@ -31,12 +31,12 @@ def sharp_attention() -> BinauralCrossAttention:
 @pytest.mark.parametrize("delay", [-2, 0, 3])
 def test_a_known_delay_is_the_expected_lag(delay):
     """The right ear hears everything `delay` steps after the left: the lag is positive if later."""
-    matching = AttentionWeights(*(w.detach() for w in sharp_attention().weights(*delayed_ears(delay))))
-    left, right = matching.expected_lags()
-    heard_by_both = slice(abs(delay), STEPS - abs(delay))
-    torch.testing.assert_close(left[:, heard_by_both], torch.full_like(left[:, heard_by_both], delay))
-    torch.testing.assert_close(right[:, heard_by_both], torch.full_like(right[:, heard_by_both], delay))
-    for share in matching.lag_distributions():
+    weights = AttentionWeights(*(w.detach() for w in sharp_attention().weights(*delayed_ears(delay))))
+    left, right = weights.expected_lags()
+    in_both = slice(abs(delay), STEPS - abs(delay))
+    torch.testing.assert_close(left[:, in_both], torch.full_like(left[:, in_both], delay))
+    torch.testing.assert_close(right[:, in_both], torch.full_like(right[:, in_both], delay))
+    for share in weights.lag_distributions():
         assert share.shape == (3, 2 * STEPS - 1)
         torch.testing.assert_close(share.sum(1), torch.ones(3))
         assert (share.argmax(1) == STEPS - 1 + delay).all()
@@ -76,8 +76,8 @@ def test_weights_are_those_that_the_attention_reads_with(options):
 
 
 def test_without_preference_all_that_may_match_matches_alike():
-    matching = AttentionWeights(*torch.rand(2, 3, 2, STEPS, STEPS), max_lag=1)
-    none = matching.without_preference()
+    weights = AttentionWeights(*torch.rand(2, 3, 2, STEPS, STEPS), max_lag=1)
+    none = weights.without_preference()
     assert none.left_attends.shape == (3, 2, STEPS, STEPS)
     torch.testing.assert_close(none.left_attends[0, 0, 5, 4:7], torch.full((3,), 1 / 3))
     torch.testing.assert_close(none.right_attends[0, 0, :2, 0], torch.full((2,), 1 / 2))
@@ -91,8 +91,8 @@ def test_level_difference_is_between_what_was_matched():
     """The left ear 6 dB louder and 2 steps earlier, on a level that falls by 3 dB a step."""
     level = -3.0 * torch.arange(STEPS).expand(3, STEPS)
     left, right = level, level + 2 * 3.0 - 6.0
-    matching = AttentionWeights(*sharp_attention().weights(*delayed_ears(2)))
-    at_left, at_right = matching.level_differences(left, right)
+    weights = AttentionWeights(*sharp_attention().weights(*delayed_ears(2)))
+    at_left, at_right = weights.level_differences(left, right)
     torch.testing.assert_close(at_left[:, 2:-2], torch.full((3, STEPS - 4), 6.0), rtol=0, atol=0.02)
     torch.testing.assert_close(at_right[:, 2:-2], torch.full((3, STEPS - 4), 6.0), rtol=0, atol=0.02)
 
@@ -106,18 +106,18 @@ def test_power_is_averaged_not_decibels():
 @pytest.mark.parametrize("level", [2, 3])
 def test_matching_of_a_network_has_the_size_of_its_level(level):
     network = BinauralAttentionDepthNet(4, attention_levels=(2, 3), max_lag=3).eval()
-    matching = match(network, torch.rand(2, 32, 32), level)
+    weights = match(network, torch.rand(2, 32, 32), level)
     size = 32 // 2 ** (level - 1)
-    assert matching.left_attends.shape == (size, 4, size, size)
-    assert matching.max_lag == 3
+    assert weights.left_attends.shape == (size, 4, size, size)
+    assert weights.max_lag == 3
     assert not any(attention._forward_pre_hooks for attention in network.attention.values())
 
 
 def test_what_cannot_be_matched_is_refused():
     network = BinauralAttentionDepthNet(8, attention_levels=(3, 4), scope="plane").eval()
-    with pytest.raises(ValueError, match="at level 2; its levels: 3, 4"):
+    with pytest.raises(ValueError, match="at level 2; levels with attention: 3, 4"):
         attention_at(network, 2)
-    with pytest.raises(ValueError, match="its levels: none"):
+    with pytest.raises(ValueError, match="levels with attention: none"):
         attention_at(UNet(4), 2)
     with pytest.raises(ValueError, match="scope 'time', this attention has 'plane'"):
         match(network, torch.rand(2, 32, 32), 3)

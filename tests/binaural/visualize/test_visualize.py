@@ -29,18 +29,18 @@ def binaural(**options):
 def test_pictures_of_the_chosen_recordings_and_level(rooms, save_network, output, monkeypatch):
     drawn = []
 
-    def note(path, title, heard, lag_bias):
-        drawn.append((path.name, heard, lag_bias))
+    def note(path, title, recording, lag_bias):
+        drawn.append((path.name, recording, lag_bias))
 
     monkeypatch.setattr("binaural.visualize.__main__.draw_attention", note)
     visualize(save_network("b", binaural()), rooms, output, "--index", "1", "4", "--level", "3")
     assert [name for name, *_ in drawn] == ["attention-1-level-3.png", "attention-4-level-3.png"]
-    _, heard, lag_bias = drawn[0]
+    _, recording, lag_bias = drawn[0]
     # 10 m: 2,841 samples over 32 columns, 89 each, in 6 windows of hop 15; four columns at level 3
-    assert heard.step_ms == pytest.approx(1000 * 4 * 6 * 15 / 44100)
-    assert heard.decibels.shape == (2, 8, 8)
+    assert recording.step_ms == pytest.approx(1000 * 4 * 6 * 15 / 44100)
+    assert recording.decibels.shape == (2, 8, 8)
     assert lag_bias.shape == (4, 17)
-    assert not torch.equal(heard.matching.left_attends, drawn[1][1].matching.left_attends)
+    assert not torch.equal(recording.weights.left_attends, drawn[1][1].weights.left_attends)
 
 
 @pytest.mark.parametrize("options", [{}, {"lag_bias": None, "max_lag": 3}, {"symmetric": True}])
@@ -66,9 +66,9 @@ def test_swapped_ears_are_the_attention_of_the_swapped_recording(rooms, save_net
     titles = []
     draw_map = attention_pictures._draw_map
 
-    def note(figure, axis, heard, values, title, *rest):
+    def note(figure, axis, recording, values, title, *rest):
         titles.append(title)
-        draw_map(figure, axis, heard, values, title, *rest)
+        draw_map(figure, axis, recording, values, title, *rest)
 
     monkeypatch.setattr(attention_pictures, "_draw_map", note)
     visualize(save_network("alike", network), rooms, output)
@@ -80,16 +80,16 @@ def test_swapped_ears_are_the_attention_of_the_swapped_recording(rooms, save_net
 def test_a_network_without_attention_has_predictions_only(rooms, save_network, output, capsys):
     visualize(save_network("u"), rooms, output)
     assert [path.name for path in output.iterdir()] == ["predictions.png"]
-    assert "no attention to look at" in capsys.readouterr().out
+    assert "no attention to draw" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "more", "message"),
     [
-        ({}, ["--level", "1"], "at level 1; its levels: 2, 3, 4, 5"),
+        ({}, ["--level", "1"], "at level 1; levels with attention: 2, 3, 4, 5"),
         ({}, ["--index", "5"], "there are 5 recordings"),
-        ({"scope": "plane"}, [], "matches whole planes"),
-        (None, ["--level", "2"], "its levels: none"),
+        ({"scope": "plane"}, [], "attention over the plane"),
+        (None, ["--level", "2"], "levels with attention: none"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
@@ -113,6 +113,6 @@ def test_other_matching_and_features(rooms, save_network, output, options, capsy
     drawn = {path.name for path in output.iterdir()}
     if "matching" in options:
         assert drawn == {"predictions.png"}
-        assert "has no attention to look at" in capsys.readouterr().out
+        assert "has no attention to draw" in capsys.readouterr().out
     else:
         assert drawn == {"predictions.png", "attention-0-level-5.png"}

@@ -62,7 +62,7 @@ class BatVisionV2(EchoDataset):
     CAMERA_COLUMNS = ("camera path", "camera file name")
 
     LEAD_IN = 269  # 6.1 ms
-    ONSETS = (0.0059, 0.0075)  # in the published recordings and in simulated ones: 0.00655 to 0.0068
+    ONSETS = (0.0059, 0.0075)  # seconds; in published and simulated recordings 0.00655 to 0.00703
 
     def __init__(
         self,

@@ -116,8 +116,8 @@ def simulate_dataset(
         if _refuse_other_content(root, parameters):
             return given
         partial = root.with_name(root.name + ".partial")
-        _prepare(partial, parameters)
         _remove_empty(root)
+        _prepare(partial, parameters)
         missing = [
             index
             for _, indices in parameters.splits()

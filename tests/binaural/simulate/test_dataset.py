@@ -226,6 +226,7 @@ def test_a_mount_point_is_refused_before_any_room(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"mount point does not allow; name a folder in it.*data'") as error:
         simulate_dataset(tmp_path / "data", **SMALL)
     assert error.value.errno == errno.EBUSY
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_the_callers_handler_of_sigterm_is_restored(complete, tmp_path, capsys):

@@ -59,8 +59,7 @@ def train(options: Options, processes: Processes) -> None:
     path = Path(processes.from_main(lambda: str(choose_run_folder(options))))
 
     # Network
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device).to(memory_format=layout)
+    network = make_network(options).to(device).to(memory_format=torch.channels_last)
     if options.sync_batchnorm and processes.count > 1:
         synchronise_batchnorm(network)
     if options.checkpoint_activations:
@@ -111,7 +110,6 @@ def train(options: Options, processes: Processes) -> None:
             interruption.watch(batches),
             device=device,
             precision=precision,
-            channels_last=options.channels_last,
             threshold=options.metric_threshold,
         )
         processes.add_up(metrics.state)
@@ -133,7 +131,7 @@ def train(options: Options, processes: Processes) -> None:
 
             print(f"test, pixels deeper than {options.metric_threshold:g} m:")
             processes.wait()  # for the main one to have saved
-            best = load_network(run.best).to(device).to(memory_format=layout)
+            best = load_network(run.best).to(device).to(memory_format=torch.channels_last)
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
             results, floor = measure(best, test_set), measure(constant, test_set)
         except StopRequested as stop:

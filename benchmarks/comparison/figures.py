@@ -104,13 +104,12 @@ def _step(run: Run) -> Callable[[], None]:
     options = run.options
     device = choose_device(options.device)
     precision, _why = choose_precision(options.precision, device)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device).to(memory_format=layout)
+    network = make_network(options).to(device).to(memory_format=torch.channels_last)
     loss = make_loss(options, network).to(device)
     optimizer = make_optimizer(options.optimizer, network, options.learning_rate, options.weight_decay)
     batch, size = options.batch_size, options.image_size
     channels = len(channel_names(options.features))
-    heard = torch.rand(batch, channels, size, size, device=device).to(memory_format=layout)
+    heard = torch.rand(batch, channels, size, size, device=device).to(memory_format=torch.channels_last)
     seen = [options.max_depth * torch.rand(batch, 1, size, size, device=device)]
     if run.system.taught:
         seen.append(torch.rand(batch, len(channel_names(CAMERA)), size, size, device=device))

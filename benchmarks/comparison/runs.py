@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.comparison.compared_systems import SYSTEMS, TEACHER, System
 from binaural.atomic_files import write_atomically
-from binaural.training.options import BEFORE_IT_WAS_AN_OPTION, CHANGEABLE, Options, parse_options
+from binaural.training.options import CHANGEABLE, OLDER_DEFAULTS, Options, parse_options
 
 ROOT = Path(__file__).resolve().parents[2]
 _LINES = 15  # of the log that an error shows
@@ -82,7 +82,7 @@ class Run:
         config = self.folder / "config.json"
         if not config.is_file():
             return
-        there = {**BEFORE_IT_WAS_AN_OPTION, **json.loads(config.read_text())}
+        there = {**OLDER_DEFAULTS, **json.loads(config.read_text())}
         for name, value in vars(self.options).items():
             # Epochs may change when a run goes on; here they are what is compared.
             if (name not in CHANGEABLE or name == "nb_epochs") and there.get(name, value) != value:

@@ -218,7 +218,7 @@ def test_load_refuses(tmp_path):
         ({"max_depth": -1.0}, "max_depth must be positive"),
         ({"ear_width": 0}, "ear_width must be positive"),
         ({"matching": "dtw"}, "matching must be one of"),
-        ({"matching": "concatenation", "scope": "plane"}, "concatenation needs scope 'time'"),
+        ({"matching": "concatenation", "scope": "plane"}, "matching 'concatenation' needs scope 'time'"),
         ({"features": ["camera"]}, "cannot be fed with the camera"),
         ({"features": ["mel"]}, "features must be different ones of"),
     ],

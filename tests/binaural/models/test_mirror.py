@@ -200,5 +200,5 @@ def test_weights_of_a_symmetric_attention_swap_with_the_ears():
 def test_odd_channels_are_refused():
     with pytest.raises(ValueError, match=r"even channels, got \[6, 3\] and 8"):
         MirrorConv2d([6, 3], 8)
-    with pytest.raises(ValueError, match="base_channels of a symmetric network must be even, got 7"):
+    with pytest.raises(ValueError, match="base_channels must be even if symmetric, got 7"):
         BinauralAttentionDepthNet(7, symmetric=True)

@@ -64,13 +64,13 @@ CONTROLS = (
     "RMSE in metres, mean over the seeds, with one ear muted, and with the ears swapped against the mirrored "
     "true depth. Then correlations of the prediction from swapped ears: with the mirrored prediction, with "
     "the prediction itself, and of the difference between left and right half. `binaural` mirrors by "
-    "construction, except for the row with separate weights for each ear. The last column is the correlation of the "
-    "difference between left and right half, from the ears as they are, with that of the true depth."
+    "construction, except for the row with separate weights for each ear. The last column is the correlation "
+    "of the difference between left and right half, from the ears as they are, with that of the true depth."
 )
 TIME_TO_QUALITY = (
     "Steps and time until a run first reaches the final validation RMSE of `unet` with the same seed, "
-    "relative to what `unet` needs to reach it. Time is steps times the measured time of a step. Median over the "
-    "seeds; in brackets the number of seeds that reached it."
+    "relative to what `unet` needs to reach it. Time is steps times the measured time of a step. Median over "
+    "the seeds; in brackets the number of seeds that reached it."
 )
 
 

@@ -19,7 +19,7 @@ using MaybeTensor = std::optional<Tensor>;
 constexpr double kLog2E = 1.4426950408889634074;
 
 const Kernels& kernels(ScalarType dtype) {
-  return dtype == ScalarType::Double ? best_kernels().dual : best_kernels().single;
+  return dtype == ScalarType::Double ? best_kernels().float64 : best_kernels().float32;
 }
 
 // The tile kernels, or null where the processor has no AMX, or they do not cover the call.
@@ -103,9 +103,10 @@ void fill_lags(const T* bias, int64_t reach, int64_t max_lag, int64_t heads, int
       const int64_t distance = lag < 0 ? -lag : lag;
       T value = 0;
       if (distance > max_lag) {
-        value = -std::numeric_limits<T>::infinity();
+        value = kMaskedLag<T>;
       } else if (bias != nullptr && distance <= reach) {
         value = bias[head * (2 * reach + 1) + lag + reach] * static_cast<T>(kLog2E);
+        if (value == kMaskedLag<T>) value = std::numeric_limits<T>::quiet_NaN();
         const double magnitude = value < 0 ? -value : value;
         // NaN counts as infinite, or the next value would take its place.
         if (!(magnitude <= *largest_bias)) {

@@ -321,8 +321,12 @@ void close(const TileRegisters& before) { asm volatile("ldtilecfg %0" ::"m"(befo
 }  // namespace binaural::cross_attention::BINAURAL_ISA
 
 namespace binaural::cross_attention {
-const TileKernels kernels_amx = {amx::covers,         amx::forward_bytes, amx::forward,
-                                 amx::backward_bytes, amx::backward,      amx::open,
-                                 amx::close};
+const TileKernels kernels_amx = {.covers = amx::covers,
+                                 .forward_bytes = amx::forward_bytes,
+                                 .forward = amx::forward,
+                                 .backward_bytes = amx::backward_bytes,
+                                 .backward = amx::backward,
+                                 .open = amx::open,
+                                 .close = amx::close};
 }
 #endif

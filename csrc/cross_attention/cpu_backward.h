@@ -163,8 +163,7 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
     const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
     matched.multiply_block(call, i, height, j, width,
-                           Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride},
-                           fetch);
+                           Exponentials<T, kLags>(s.row_shifts + i, lags, s.block, stride), fetch);
     multiply<T, true>(s.block, stride, width, Panels<T>{s.row_grads, rows.size}, i, height, dv,
                       add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {
@@ -174,7 +173,7 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
     multiply<T, false>(
         s.left_factor + i * depth, depth, height, Panels<T>{s.right_factor + j * depth, depth}, 0,
         depth, padded<T>(width),
-        TimesExponentials<T, kBoth>{s.block, stride, s.row_deltas + i, s.column_deltas + j}, fetch);
+        TimesExponentials<T, kBoth>(s.block, stride, s.row_deltas + i, s.column_deltas + j), fetch);
     if (tile_lags != nullptr) {
       const int64_t lag = pass.row_side == 0 ? j - i : i - j;
       add_lags<T>(s.block, stride, height, width, pass.row_side != 0, s.lags,

@@ -35,45 +35,54 @@ struct InPlaceScratch {
   }
 };
 
-// Ends a register tile of the similarity with P and Q, exactly 0 where a pair may not match.
+// P and Q from a register tile of products, both exactly 0 where a pair is masked.
 template <class T, bool kLags>
-struct Probabilities : Similarity<T, kLags> {
+struct Probabilities : Logits<T, kLags> {
   T* p_block;  // [rows, stride]
   T* q_block;
   int64_t stride;
   const T* row_weights;
   const T* column_weights;
 
+  Probabilities(const Logits<T, kLags>& logits, T* p_block, T* q_block, int64_t stride,
+                const T* row_weights, const T* column_weights)
+      : Logits<T, kLags>(logits),
+        p_block(p_block),
+        q_block(q_block),
+        stride(stride),
+        row_weights(row_weights),
+        column_weights(column_weights) {}
+
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      const Vec<T> e = Similarity<T, kLags>::exponential(acc[i][v]);
-      const int64_t at = (row + i) * stride + column + v * kLanes<T>;
-      store<T>(p_block + at, e * row_weights[row + i]);
-      store<T>(q_block + at, e * load<T>(column_weights + column + v * kLanes<T>));
+      const int64_t first = column + v * kLanes<T>, at = (row + i) * stride + first;
+      const Vec<T> e = this->exponential(acc[i][v], row + i, first);
+      const Ints<T> masked = e == Vec<T>{};
+      store<T>(p_block + at, masked ? e : e * row_weights[row + i]);
+      store<T>(q_block + at, masked ? e : e * load<T>(column_weights + first));
     });
   }
 };
 
-// Begins with −δ of each column, and adds Q times the result.
+// Subtracts δ of each column and adds Q times the difference; 0 where Q is 0, as above.
 template <class T>
-struct AddTimesQ {
+struct AddTimesQ : FromZero<T> {
   T* to;
   const T* q_block;
   int64_t stride;
   const T* deltas;
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = -load<T>(deltas + column + v * kLanes<T>);
-    });
-  }
+  AddTimesQ(T* to, const T* q_block, int64_t stride, const T* deltas)
+      : to(to), q_block(q_block), stride(stride), deltas(deltas) {}
+
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       const int64_t at = (row + i) * stride + column + v * kLanes<T>;
-      store<T>(to + at, load<T>(to + at) + load<T>(q_block + at) * acc[i][v]);
+      const Vec<T> q = load<T>(q_block + at),
+                   difference = acc[i][v] - load<T>(deltas + column + v * kLanes<T>);
+      store<T>(to + at, load<T>(to + at) + (q == Vec<T>{} ? q : q * difference));
     });
   }
 };
@@ -115,17 +124,16 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
   T shifts[kPanel<T>];
   for (T& each : shifts) each = shift;
   const T* lags = lags_at<T>(call, problem, 0, 0, 0);
-  matched.multiply_block(
-      call, 0, n, 0, m,
-      Probabilities<T, kLags>{
-          {shifts, lags}, s.p_block, s.q_block, stride, s.row_weights, s.column_weights},
-      fetch);
+  matched.multiply_block(call, 0, n, 0, m,
+                         Probabilities<T, kLags>({shifts, lags}, s.p_block, s.q_block, stride,
+                                                 s.row_weights, s.column_weights),
+                         fetch);
   multiply<T, true>(s.p_block, stride, m, do_rows, 0, n, dv, to(pass.columns.dv, &one), fetch);
   multiply<T, false>(s.q_block, stride, n, do_columns, 0, m, dv, to(pass.rows.dv, &one), fetch);
   multiply<T, false>(do_rows.data, do_rows.stride, n, v_transposed, 0, dv, stride,
-                     TimesExponentials<T, false>{s.p_block, stride, s.row_deltas, nullptr}, fetch);
+                     TimesExponentials<T, false>(s.p_block, stride, s.row_deltas, nullptr), fetch);
   multiply<T, false>(v_rows.data, v_rows.stride, n, do_transposed, 0, dv, stride,
-                     AddTimesQ<T>{s.p_block, s.q_block, stride, s.column_deltas}, fetch);
+                     AddTimesQ<T>(s.p_block, s.q_block, stride, s.column_deltas), fetch);
   if (tile_lags != nullptr) {
     add_lags<T>(s.p_block, stride, n, m, false, s.lags, tile_lags + kStripe);
   }

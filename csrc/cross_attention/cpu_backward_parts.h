@@ -92,27 +92,27 @@ void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, Factors<T> factors, 
       });
 }
 
-// Begins a register tile of dS / E with the terms that δ gives, of the rows and if kBoth of the
-// columns, and multiplies it with E, or with P, in the end.
+// dS from a register tile of products of gradients with values: δ of the rows, and if kBoth of the
+// columns, is subtracted and the difference multiplied with E, or with P. Where these are 0 the
+// pair is masked: dS is 0 there, even if a gradient is NaN.
 template <class T, bool kBoth>
-struct TimesExponentials {
+struct TimesExponentials : FromZero<T> {
   T* block;  // [rows, stride], E before and dS after
   int64_t stride;
   const T* row_deltas;
   const T* column_deltas;
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-row_deltas[row + i]);
-      if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
-    });
-  }
+  TimesExponentials(T* block, int64_t stride, const T* row_deltas, const T* column_deltas)
+      : block(block), stride(stride), row_deltas(row_deltas), column_deltas(column_deltas) {}
+
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       T* at = block + (row + i) * stride + column + v * kLanes<T>;
-      store<T>(at, load<T>(at) * acc[i][v]);
+      Vec<T> deltas = broadcast<T>(row_deltas[row + i]);
+      if (kBoth) deltas += load<T>(column_deltas + column + v * kLanes<T>);
+      const Vec<T> e = load<T>(at);
+      store<T>(at, e == Vec<T>{} ? e : e * (acc[i][v] - deltas));
     });
   }
 };

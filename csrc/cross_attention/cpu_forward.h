@@ -132,7 +132,7 @@ void forward_maxima(const Call& call, int64_t problem, void* memory, int side, i
       const auto run = [&](auto with_lags) {
         constexpr bool kLags = decltype(with_lags)::value;
         matched.multiply_block(call, i, height, j, width,
-                               Maxima<T, kLags>{{zeros, lags}, width, s.row_sums}, nothing);
+                               Maxima<T, kLags>({zeros, lags}, width, s.row_sums), nothing);
       };
       lags == nullptr ? run(std::false_type{}) : run(std::true_type{});
       for (int64_t row = 0; row < height; ++row) {
@@ -217,13 +217,10 @@ void forward_pass(const Call& call, const Pass& pass, int64_t problem, const For
     std::memset(s.row_sums, 0, height * kLanes<T> * sizeof(T));
     matched.multiply_block(
         call, i, height, j, width,
-        SummedExponentials<T, kLags, kBoth>{
-            {{of_rows.shifts + row, lags_at<T>(call, problem, pass.row_side, row, column)},
-             s.block,
+        SummedExponentials<T, kLags, kBoth>(
+            {of_rows.shifts + row, lags_at<T>(call, problem, pass.row_side, row, column), s.block,
              stride},
-            width,
-            s.row_sums,
-            of_columns.sums + column},
+            width, s.row_sums, of_columns.sums + column),
         fetch);
     for_row_sums<T>(
         height,

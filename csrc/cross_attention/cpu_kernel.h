@@ -15,6 +15,10 @@ constexpr int64_t kStripe = 256;
 // What follows each row of the lags, so that a vector may begin at the last of them.
 constexpr int64_t kLagPadding = 64;
 
+// Marks pairs that max_lag masks. A bias of +inf is kept as NaN, which gives the same results.
+template <class T>
+constexpr T kMaskedLag = std::numeric_limits<T>::infinity();
+
 enum class Storage { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
 // [R, time, heads, channels] with contiguous channels; strides in elements.
@@ -38,9 +42,9 @@ struct Call {
   double scale;
   Side sides[2];  // left, right
 
-  // What is added to the similarity in units of log2, by lag: bias, and -inf where a pair may not
-  // match. lags[0] is indexed by column − row + N − 1 for left queries, lags[1] is its mirror for
-  // right queries; [heads, N + M − 1 + kLagPadding] each, null where every lag is alike.
+  // What is added to the logits in units of log2, by lag: the bias, or kMaskedLag where max_lag
+  // masks the pair. lags[0] is indexed by column − row + N − 1 for left queries, lags[1] is its
+  // mirror for right queries; [heads, N + M − 1 + kLagPadding] each, null where every lag is alike.
   const void* lags[2];
   double largest_bias;  // of |bias|, in units of log2
   int64_t max_lag;      // pairs beyond it may be skipped
@@ -74,12 +78,12 @@ struct Kernels {
   void (*backward_finish)(const Call&, int64_t problem, void* state, int side, int64_t stripe);
 };
 
-// [float, double] of each instruction set; see binaural::Isa.
-struct KernelPair {
-  Kernels single, dual;
+// The kernels of one instruction set, by the type that they compute in.
+struct KernelTables {
+  Kernels float32, float64;
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair, avx512)
+BINAURAL_DECLARE_TABLES(KernelTables, avx512, kCrossAttention)
 
 // How a thread's tile registers are laid out.
 struct alignas(64) TileRegisters {

@@ -236,38 +236,43 @@ BINAURAL_INLINE Ints<T> beyond(int64_t column, int64_t columns) {
   return lane_numbers<T>() >= Ints<T>{} + static_cast<Integer>(columns - column);
 }
 
-// Begins a register tile of the similarity with what is added to it: lags − shift, in units of
-// log2.
+// Logits from a register tile of products, in units of log2: the bias of the lag is added and the
+// shift subtracted. Both only at the end: accumulators that begin with them would round every
+// partial sum to their magnitude.
 template <class T, bool kLags>
-struct Similarity {
+struct Logits : FromZero<T> {
   const T* shifts;  // [rows]
-  const T* lags;    // by column − row
+  const T* lags;    // by column − row, see Call::lags
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-shifts[row + i]);
-      if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
-    });
+  Logits(const T* shifts, const T* lags) : shifts(shifts), lags(lags) {}
+
+  // Those of one vector; -inf where a pair is masked, even if its product is NaN.
+  BINAURAL_INLINE Vec<T> logits(Vec<T> product, int64_t row, int64_t column) const {
+    if (!kLags) return product - shifts[row];
+    const Vec<T> bias = load<T>(lags + column - row);
+    const Vec<T> sum = product + (bias - shifts[row]);
+    return bias == broadcast<T>(kMaskedLag<T>) ? broadcast<T>(-kInfinity<T>) : sum;
   }
-  // 2^S, exactly 0 where a pair may not match.
-  BINAURAL_INLINE static Vec<T> exponential(Vec<T> similarity) {
-    const Vec<T> e = exp2<T>(similarity);
-    if (!kLags) return e;
-    return similarity == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
+  // 2^logits: exactly 0 where a logit is -inf, and only there.
+  BINAURAL_INLINE Vec<T> exponential(Vec<T> product, int64_t row, int64_t column) const {
+    const Vec<T> logit = logits(product, row, column);
+    return logit == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : exp2<T>(logit);
   }
 };
 
-// Stores 2^S.
+// Stores 2^logits.
 template <class T, bool kLags>
-struct Exponentials : Similarity<T, kLags> {
+struct Exponentials : Logits<T, kLags> {
   T* to;  // [rows, stride]
   int64_t stride;
+
+  Exponentials(const T* shifts, const T* lags, T* to, int64_t stride)
+      : Logits<T, kLags>(shifts, lags), to(to), stride(stride) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = Similarity<T, kLags>::exponential(acc[i][v]);
+      acc[i][v] = this->exponential(acc[i][v], row + i, column + v * kLanes<T>);
       store<T>(to + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
     });
   }
@@ -279,6 +284,13 @@ struct SummedExponentials : Exponentials<T, kLags> {
   int64_t columns;
   T* row_sums;     // [rows, lanes]
   T* column_sums;  // [columns]
+
+  SummedExponentials(const Exponentials<T, kLags>& exponentials, int64_t columns, T* row_sums,
+                     T* column_sums)
+      : Exponentials<T, kLags>(exponentials),
+        columns(columns),
+        row_sums(row_sums),
+        column_sums(column_sums) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
@@ -304,18 +316,24 @@ struct SummedExponentials : Exponentials<T, kLags> {
   }
 };
 
-// The largest similarity of each row.
+// The largest logit of each row. NaN is skipped: a query with NaN among its logits gets NaN,
+// whatever its shift.
 template <class T, bool kLags>
-struct Maxima : Similarity<T, kLags> {
+struct Maxima : Logits<T, kLags> {
   int64_t columns;
   T* maxima;  // [rows, lanes]
+
+  Maxima(const Logits<T, kLags>& logits, int64_t columns, T* maxima)
+      : Logits<T, kLags>(logits), columns(columns), maxima(maxima) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      const Ints<T> padding = beyond<T>(column + v * kLanes<T>, columns);
+      const int64_t first = column + v * kLanes<T>;
+      const Vec<T> logits = beyond<T>(first, columns) ? broadcast<T>(-kInfinity<T>)
+                                                      : this->logits(acc[i][v], row + i, first);
       T* at = maxima + (row + i) * kLanes<T>;
-      store<T>(at, maximum<T>(load<T>(at), padding ? broadcast<T>(-kInfinity<T>) : acc[i][v]));
+      store<T>(at, maximum<T>(logits, load<T>(at)));
     });
   }
 };

@@ -13,7 +13,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 const Kernels& kernels(ScalarType wide) {
-  return wide == ScalarType::Double ? best_kernels().dual : best_kernels().single;
+  return wide == ScalarType::Double ? best_kernels().float64 : best_kernels().float32;
 }
 
 ScalarType wide_of(ScalarType dtype) {

@@ -43,10 +43,10 @@ struct Kernels {
                  Storage, bool streamed);
 };
 
-struct KernelPair {
-  Kernels single, dual;  // kWide is float, double
+struct KernelTables {
+  Kernels float32, float64;
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair, avx512)
+BINAURAL_DECLARE_TABLES(KernelTables, avx512, kDepthLoss)
 
 }  // namespace binaural::depth_loss

@@ -114,11 +114,11 @@ struct Kernels {
                              double* sums);
 };
 
-struct KernelPair {
-  Kernels<float> single;
-  Kernels<BFloat16> half;
+struct KernelTables {
+  Kernels<float> float32;
+  Kernels<BFloat16> bfloat16;
 };
 
-BINAURAL_DECLARE_TABLES(KernelPair, avx512_bf16)
+BINAURAL_DECLARE_TABLES(KernelTables, avx512_bf16, kLayers)
 
 }  // namespace binaural::layers

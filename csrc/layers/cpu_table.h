@@ -1,4 +1,4 @@
-// The kernels of one instruction set; the last thing that its translation unit includes.
+// The kernels of one instruction set; its translation unit includes this last.
 #include "layers/cpu_average_pool.h"
 #include "layers/cpu_batch_norm_relu.h"
 #include "layers/cpu_conv_weight.h"
@@ -11,29 +11,30 @@ namespace binaural::layers {
 
 namespace BINAURAL_ISA {
 template <class S>
-constexpr Kernels<S> kTable = {add_moments<S>,
-                               normalise<S>,
-                               normalise_pooled<S>,
-                               add_gradients<S>,
-                               differentiate<S>,
-                               add_gradients_pooled<S>,
-                               differentiate_pooled<S>,
-                               interpolate<S>,
-                               average_pool<S>,
-                               spread_average<S>,
-                               layer_norm<S>,
-                               differentiate_layer_norm<S>,
-                               add_mirrored<S>,
-                               part_mirrored<S>,
-                               convert<S>,
-                               add<S>,
-                               conv_weight<S>,
-                               conv_weight_scratch,
-                               add_patch_moments,
-                               stem<S>,
-                               add_stem_gradients<S>};
+constexpr Kernels<S> kTable = {.add_moments = add_moments<S>,
+                               .normalise = normalise<S>,
+                               .normalise_pooled = normalise_pooled<S>,
+                               .add_gradients = add_gradients<S>,
+                               .differentiate = differentiate<S>,
+                               .add_gradients_pooled = add_gradients_pooled<S>,
+                               .differentiate_pooled = differentiate_pooled<S>,
+                               .interpolate = interpolate<S>,
+                               .average_pool = average_pool<S>,
+                               .spread_average = spread_average<S>,
+                               .layer_norm = layer_norm<S>,
+                               .differentiate_layer_norm = differentiate_layer_norm<S>,
+                               .add_mirrored = add_mirrored<S>,
+                               .part_mirrored = part_mirrored<S>,
+                               .convert = convert<S>,
+                               .add = add<S>,
+                               .conv_weight = conv_weight<S>,
+                               .conv_weight_scratch = conv_weight_scratch,
+                               .add_patch_moments = add_patch_moments,
+                               .stem = stem<S>,
+                               .add_stem_gradients = add_stem_gradients<S>};
 }
 
-const KernelPair BINAURAL_TABLE = {BINAURAL_ISA::kTable<float>, BINAURAL_ISA::kTable<BFloat16>};
+const KernelTables BINAURAL_TABLE = {.float32 = BINAURAL_ISA::kTable<float>,
+                                     .bfloat16 = BINAURAL_ISA::kTable<BFloat16>};
 
 }  // namespace binaural::layers

@@ -23,9 +23,9 @@ constexpr ScalarType kStored = std::is_same_v<S, float> ? ScalarType::Float : Sc
 template <class S>
 static const Kernels<S>& kernels_for() {
   if constexpr (std::is_same_v<S, float>) {
-    return best_kernels().single;
+    return best_kernels().float32;
   } else {
-    return best_kernels().half;
+    return best_kernels().bfloat16;
   }
 }
 

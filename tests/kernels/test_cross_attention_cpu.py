@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from backend import INSTRUCTION_SETS, Backend, built_extension
+from backend import Backend
 from cross_attention_cases import Case, defined, make, relative_error
+from instruction_sets import INSTRUCTION_SETS
 
 from benchmarks.memory import peak_memory
 from binaural import kernels
@@ -233,12 +234,10 @@ import ctypes
 import mmap
 import sys
 
+import instruction_sets
 import torch
 from cross_attention_cases import Case, make
 
-from binaural import kernels
-
-library = ctypes.CDLL(sys.argv[1])
 memory = ctypes.CDLL(None)
 PAGE = mmap.PAGESIZE
 
@@ -261,8 +260,8 @@ for case in (
         call = make(case).to(dtype)
         call.inputs = {name: at_the_end(value).requires_grad_() for name, value in call.inputs.items()}
         call.grads = tuple(map(at_the_end, call.grads))
-        for name in sys.argv[2:]:
-            if library.binaural_force_isa(name.encode()) == 0:
+        for name in sys.argv[1:]:
+            if instruction_sets.force(name) is None:
                 call.run("cpp")
 """
 
@@ -270,7 +269,7 @@ for case in (
 def test_reads_nothing_behind_its_inputs() -> None:
     here = Path(__file__).resolve().parent
     subprocess.run(
-        [sys.executable, "-c", NO_PAGE_BEHIND, built_extension(), *INSTRUCTION_SETS, "amx"],
+        [sys.executable, "-c", NO_PAGE_BEHIND, *INSTRUCTION_SETS, "amx"],
         cwd=here,
         env={**os.environ, "PYTHONPATH": str(here.parents[1])},
         check=True,

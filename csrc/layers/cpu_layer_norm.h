@@ -6,7 +6,7 @@
 
 namespace binaural::layers::BINAURAL_ISA {
 
-// 0 in the lanes from `count` on.
+// v with zeros in the lanes from `count` on.
 BINAURAL_INLINE V first_of(V v, std::integral_constant<int64_t, kL>) { return v; }
 BINAURAL_INLINE V first_of(V v, int64_t count) {
   return lane_numbers<float>() < static_cast<int32_t>(count) ? v : V{};

@@ -1,12 +1,12 @@
-// The CPU operators that make the weights of a convolution of maps with two halves from those of
-// its first half.
+// The CPU operators that make all weights of a convolution that commutes with the mirror from those
+// of its first half of output channels.
 #include "layers/maps.h"
 
 namespace binaural::layers {
 namespace {
 
-// The weights of one tap of the kernel, by input channels: two parts, each with two halves, which
-// the mirror exchanges.
+// The input channels of a tap: those of up to two concatenated maps (parts), each with two halves,
+// which the mirror exchanges.
 struct Halves {
   Halves(int64_t channels, int64_t first_part)
       : sizes{first_part / 2, (channels - first_part) / 2} {
@@ -14,7 +14,7 @@ struct Halves {
         first_part >= 0 && first_part <= channels && first_part % 2 == 0 && channels % 2 == 0,
         "channels must be of two parts, each even");
   }
-  // body(half, its twin, channels) for where each half begins.
+  // Calls body(begin of a half, begin of the other half of its part, channels of a half) for each.
   template <class Body>
   void each(Body body) const {
     int64_t begin = 0;

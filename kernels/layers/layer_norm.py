@@ -5,17 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
+from binaural.kernels.layers.maps import FLOAT32_WEIGHTS, as_map, empty_rows, from_rows, runs_on_cpp
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each pixel's channels with the mean 0 and the variance 1, times `weight`, plus `bias`.
+    """Normalise each pixel's channels to mean 0 and variance 1, times `weight`, plus `bias`.
 
-    Ba et al., "Layer Normalization", 2016. The kernels read the map once forward, and with the gradient once
-    backward: on the CPU, for channels-last maps of float32 or bfloat16; all else runs as PyTorch's own
-    operator.
+    After Ba et al., "Layer Normalization", 2016. The C++ kernels read the map once in the forward and once
+    in the backward pass; they take channels-last maps of float32 or bfloat16, with weight and bias of
+    float32. PyTorch's operator runs for all others.
 
     Args:
         x: [B, C, H, W].
@@ -26,13 +26,14 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
         [B, C, H, W].
 
     Raises:
-        ValueError: weight or bias are not [C].
+        ValueError: weight or bias are not [C]; a backend requested by `use_backend` that cannot run this
+            call.
     """
     for name, tensor in {"weight": weight, "bias": bias}.items():
         if tensor.shape != x.shape[1:2]:
             raise ValueError(f"{name} must be [C] = {list(x.shape[1:2])}, got {list(tensor.shape)}")
-    affine = (weight, bias)
-    if not is_covered(x) or not all(t.dtype == torch.float32 and t.is_contiguous() for t in affine):
+    why_not = None if weight.dtype == bias.dtype == torch.float32 else FLOAT32_WEIGHTS
+    if not runs_on_cpp("layer_norm", x, why_not=why_not):
         return reference.layer_norm(x, weight, bias, eps)
     y: Tensor = _LayerNorm.apply(x, weight, bias, eps)
     return y
@@ -43,7 +44,8 @@ class _LayerNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        y, mean, inverse = _forward(x, weight, bias, eps)
+        weight = weight.contiguous()
+        y, mean, inverse = _forward(x, weight, bias.contiguous(), eps)
         ctx.save_for_backward(x, weight, mean, inverse)
         return from_rows(y)
 
@@ -65,6 +67,5 @@ def _fake_backward(
     return empty_rows(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
-if hasattr(torch.ops.binaural, "layer_norm_forward"):
-    _forward = complete_operator("layer_norm_forward", _fake_forward)
-    _backward = complete_operator("layer_norm_backward", _fake_backward)
+_forward = extension_operator("layer_norm_forward", _fake_forward)
+_backward = extension_operator("layer_norm_backward", _fake_backward)

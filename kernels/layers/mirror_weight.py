@@ -1,4 +1,4 @@
-"""Weights that see half of a map's channels in the mirror."""
+"""Weights of a convolution that commutes with the mirror, from those of half of its output channels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,37 +6,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import from_rows, is_covered
+from binaural.kernels.layers.maps import from_rows, runs_on_cpp
 
 
 def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A convolution's weights for its first half of channels → those for all, which commute with the mirror.
+    """Make all weights of a convolution that commutes with the mirror from those of half of its outputs.
 
-    Each part of the channels that come in has two halves, and so has what comes out: what one sees, and what
-    one sees in the mirror, mirrored back. The weights of the second half that comes out are those of the
-    first, mirrored, with the halves that come in exchanged (Cohen and Welling, "Group Equivariant
-    Convolutional Networks", ICML 2016, for the group of the reflection).
+    The channels of each input map, and of the output, form two groups of equal size: the response to the
+    input, and the flipped response to the mirrored input. The weights of the second group of output channels
+    are those of the first, flipped along the width, with the groups of each input map exchanged (Cohen and
+    Welling, "Group Equivariant Convolutional Networks", ICML 2016, for the group of the reflection).
 
-    The kernels write each weight once, in `dtype`, and its gradient once: on the CPU, for channels-last
-    weights in float32 and up to two parts; all else runs as PyTorch's own operators.
+    The C++ kernels write each weight once, in `dtype`, and its gradient once; they take channels-last weights
+    of float32, up to two parts, and write float32 or bfloat16. PyTorch's operators run for all others.
 
     Args:
         weight: [C_out / 2, C_in, kH, kW].
-        parts: channels of the maps, concatenated, that come in.
+        parts: channels of each of the concatenated input maps.
         dtype: of the result.
 
     Returns:
         [C_out, C_in, kH, kW].
 
     Raises:
-        ValueError: parts that are odd, or do not sum to C_in.
+        ValueError: parts that are odd, or do not sum to C_in; a backend requested by `use_backend` that
+            cannot run this call.
     """
     if sum(parts) != weight.shape[1] or any(part < 1 or part % 2 for part in parts):
         raise ValueError(f"parts must be even and sum to weight's C_in = {weight.shape[1]}, got {[*parts]}")
-    stored = (torch.float32, torch.bfloat16)
-    if len(parts) > 2 or dtype not in stored or weight.dtype != torch.float32 or not is_covered(weight):
+    why_not = None
+    if len(parts) > 2:
+        why_not = "its kernels take at most two parts, and these are more"
+    if dtype not in (torch.float32, torch.bfloat16):
+        why_not = "its kernels write float32 and bfloat16, and another dtype is wanted"
+    if not runs_on_cpp("mirror_weight", weight, why_not=why_not):
         return reference.mirror_weight(weight, parts, dtype)
     both: Tensor = _MirrorWeight.apply(weight, parts[0], dtype)
     return both
@@ -66,6 +71,5 @@ def _fake_backward(gradient: Tensor, first_part: int) -> Tensor:
     return gradient.new_empty((outputs // 2, height, width, channels), dtype=torch.float32)
 
 
-if hasattr(torch.ops.binaural, "mirror_weight_forward"):
-    _forward = complete_operator("mirror_weight_forward", _fake_forward)
-    _backward = complete_operator("mirror_weight_backward", _fake_backward)
+_forward = extension_operator("mirror_weight_forward", _fake_forward)
+_backward = extension_operator("mirror_weight_backward", _fake_backward)

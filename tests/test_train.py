@@ -223,6 +223,16 @@ def test_a_run_is_never_overwritten(rooms, whole_run):
     assert "there is a run at" in str(error.value.code)
 
 
+def test_the_kernel_backend_is_requested_for_the_whole_run(monkeypatch):
+    """The fused layers have no argument for it."""
+    requested = []
+    monkeypatch.setattr(train, "train", lambda *_: requested.append(requested_backend()))
+    train.main(["--device", "cpu", "--kernel_backend", "reference"])
+    train.main(["--device", "cpu"])
+    assert requested == ["reference", None]
+    assert requested_backend() is None
+
+
 def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit) as error:

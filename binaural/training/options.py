@@ -227,7 +227,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(speed, "--sync_batchnorm", "with torchrun: batch norm over the samples of all processes",
         action="store_true")  # fmt: skip
     add(speed, "--channels_last", "memory layout", action=argparse.BooleanOptionalAction)
-    add(speed, "--kernel_backend", "of attention and loss; the best available if not given",
+    add(speed, "--kernel_backend", "of attention, loss and fused layers; the best available if not given",
         choices=("reference", "cpp", "triton", "cuda"))  # fmt: skip
 
     run = parser.add_argument_group("run")

@@ -68,23 +68,11 @@ struct Kernels {
   void (*interpolate)(const S* from, int64_t row, int64_t from_step, const Taps& rows,
                       const Taps* columns, int64_t from_width, int64_t width, int64_t channels,
                       float* scratch, S* to, int64_t step);
-  // Normalises the channels of each pixel, then applies the affine; writes to `mean` and `inverse`
-  // the mean and 1 / standard deviation of each pixel.
-  void (*layer_norm)(const S* x, int64_t pixels, int64_t channels, Affine, float eps, S* y,
-                     float* mean, float* inverse);
-  // Adds the gradients of weight and bias to dweight and dbias, [C].
-  void (*differentiate_layer_norm)(const S* x, Rows<S> dy, int64_t pixels, int64_t channels,
-                                   const float* weight, const float* mean, const float* inverse,
-                                   S* dx, float* dweight, float* dbias);
   // A row of the sum of both ears' maps: left's first half of channels + right's second, and,
   // flipped, right's first + left's second.
   void (*add_mirrored)(const S* left, const S* right, int64_t width, int64_t channels, S* to);
   // Its gradient.
   void (*split_mirrored)(const S* gradient, int64_t width, int64_t channels, S* left, S* right);
-  // to = from, in another type
-  void (*convert)(const float* from, int64_t count, S* to);
-  // to = a + b
-  void (*add)(const S* a, const S* b, int64_t count, float* to);
   // The gradient of a convolution's weights [out, 3, 3, in], for outputs `begin` to `end`.
   void (*conv_weight)(const S* x, const S* dy, const Convolution&, int64_t begin, int64_t end,
                       float* scratch, float* dweight);

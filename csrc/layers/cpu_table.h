@@ -1,9 +1,8 @@
 // The kernels of one instruction set; included last in its translation unit.
+#include "layers/cpu_add_mirrored.h"
 #include "layers/cpu_batch_norm_relu.h"
 #include "layers/cpu_conv_weight.h"
 #include "layers/cpu_interpolate.h"
-#include "layers/cpu_layer_norm.h"
-#include "layers/cpu_mirror.h"
 
 namespace binaural::layers {
 
@@ -18,12 +17,8 @@ constexpr Kernels<S> kTable = {
     .add_gradients_pooled = add_gradients_pooled<S>,
     .differentiate_pooled = differentiate_pooled<S>,
     .interpolate = interpolate<S>,
-    .layer_norm = layer_norm<S>,
-    .differentiate_layer_norm = differentiate_layer_norm<S>,
     .add_mirrored = add_mirrored<S>,
     .split_mirrored = split_mirrored<S>,
-    .convert = convert<S>,
-    .add = add<S>,
     .conv_weight = conv_weight<S>,
     .conv_weight_scratch = conv_weight_scratch,
 };

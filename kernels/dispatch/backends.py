@@ -20,8 +20,6 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "add_mirrored": ("reference", "cpp"),
     "batch_norm_relu": ("reference", "cpp"),
     "conv3x3": ("reference", "cpp"),
-    "layer_norm": ("reference", "cpp"),
-    "mirror_weight": ("reference", "cpp"),
     "upsample_concat": ("reference", "cpp"),
 }
 

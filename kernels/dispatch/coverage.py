@@ -56,5 +56,4 @@ _WHY_NOT_COVERED: dict[str, Callable[[str, str], Any]] = {
 _LAYER_LIMITS = {
     "batch_norm_relu": "; in training",
     "conv3x3": "; the gradient of the weights, on processors with AVX2 and without AVX-512",
-    "mirror_weight": "; up to two parts",
 }

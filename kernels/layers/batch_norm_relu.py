@@ -7,7 +7,7 @@ from torch import Tensor
 
 from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.maps import FLOAT32_WEIGHTS, as_map, empty_rows, from_rows, runs_on_cpp
+from binaural.kernels.layers.maps import as_map, empty_rows, from_rows, runs_on_cpp
 
 
 def batch_norm_relu(
@@ -61,7 +61,9 @@ def batch_norm_relu(
     for name, other in others.items():
         if other.shape != weight.shape:
             raise ValueError(f"{name} must have weight's shape {list(weight.shape)}, got {list(other.shape)}")
-    why_not = None if weight.dtype == torch.float32 else FLOAT32_WEIGHTS
+    why_not = None
+    if weight.dtype != torch.float32:
+        why_not = "its kernels take weights of float32, and these are of another dtype"
     # PyTorch raises for a batch of one value per norm.
     if not (training and x.numel() > norms and runs_on_cpp("batch_norm_relu", x, why_not=why_not)):
         return reference.batch_norm_relu(

@@ -6,17 +6,13 @@ from torch import Tensor
 from binaural.kernels.dispatch.backends import choose
 
 _MAPS = (torch.float32, torch.bfloat16)
-# Of the maps (mirror_weight: of the weights) that the C++ kernels of each layer take.
+# Of the maps that the C++ kernels of each layer take.
 DTYPES: dict[str, tuple[torch.dtype, ...]] = {
     "add_mirrored": _MAPS,
     "batch_norm_relu": _MAPS,
     "conv3x3": (torch.float32,),
-    "layer_norm": _MAPS,
-    "mirror_weight": (torch.float32,),
     "upsample_concat": _MAPS,
 }
-
-FLOAT32_WEIGHTS = "its kernels take weights of float32, and these are of another dtype"
 
 
 def runs_on_cpp(operation: str, *maps: Tensor, why_not: str | None = None) -> bool:
@@ -47,13 +43,6 @@ def why_not_covered(
         if tensor.dim() != 4 or not tensor.is_contiguous(memory_format=torch.channels_last):
             return "its kernels take tensors [B, C, H, W] in channels-last memory, and this one is not"
     return why_not
-
-
-def autocast_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype in which a convolution with these weights is computed: autocast's inside autocast."""
-    device = weight.device.type
-    cast = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
-    return torch.get_autocast_dtype(device) if cast else weight.dtype
 
 
 def from_rows(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Definitions of the fused layers in plain PyTorch; the kernels are tested against them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,11 +54,6 @@ def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tens
     return norm(pixels).permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`binaural.kernels.layers.layer_norm`."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
-
-
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
     """`binaural.kernels.layers.upsample_concat`."""
     height, width = below.shape[-2:]
@@ -80,13 +75,6 @@ def double(x: Tensor, dim: int) -> Tensor:
     after = torch.cat([x.narrow(dim, 1, size - 1), x.narrow(dim, size - 1, 1)], dim)
     even, odd = 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after
     return torch.stack([even, odd], dim + 1).flatten(dim, dim + 1)
-
-
-def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """`binaural.kernels.layers.mirror_weight`."""
-    halves = weight.flip(-1).split([part // 2 for part in parts for _ in range(2)], dim=1)
-    exchanged = [halves[index ^ 1] for index in range(len(halves))]
-    return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)
 
 
 def add_mirrored(both: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from layer_cases import DTYPES, make_map, make_slice
+from layer_cases import make_map
 from torch import Tensor
 
 from binaural.kernels import use_backend
@@ -14,8 +14,6 @@ from binaural.kernels.layers import (
     add_mirrored,
     batch_norm_relu,
     conv3x3,
-    layer_norm,
-    mirror_weight,
     upsample_concat,
 )
 
@@ -26,8 +24,6 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "add_mirrored": add_mirrored,
     "batch_norm_relu": lambda x: batch_norm_relu(x, *numbers(x, 4), training=True)[0],
     "conv3x3": lambda x: conv3x3(x, weights_from(x)),
-    "layer_norm": lambda x: layer_norm(x, *numbers(x, 2)),
-    "mirror_weight": lambda x: mirror_weight(x, [16], x.dtype),
     "upsample_concat": lambda x: upsample_concat(x, 2 * x),
 }
 
@@ -101,14 +97,11 @@ def test_a_call_that_is_not_covered(layer: str, case: str, reason: str) -> None:
         CALLS[layer](x)
 
 
-def test_weights_and_results_that_are_not_covered() -> None:
+def test_weights_and_skips_that_are_not_covered() -> None:
     x, skip = make_map(2, 16, 8, 8), make_map(2, 16, 8, 8, dtype=torch.bfloat16)
     low = [torch.ones(16, dtype=torch.bfloat16) for _ in range(4)]
     calls = {
-        "take weights of float32": lambda: layer_norm(skip, *low[:2]),
-        "take weights of float32.*": lambda: batch_norm_relu(skip, *low, training=True)[0],
-        "at most two parts": lambda: mirror_weight(x, [4, 4, 8], torch.float32),
-        "write float32 and bfloat16": lambda: mirror_weight(x, [16], torch.float64),
+        "take weights of float32": lambda: batch_norm_relu(skip, *low, training=True)[0],
         "tensors of one dtype": lambda: upsample_concat(skip, x),
     }
     for reason, call in calls.items():
@@ -160,8 +153,6 @@ def test_operators_raise_for_empty_maps() -> None:
     weight = torch.empty(0)
     for call in (
         lambda: ops.add_mirrored_forward(empty),
-        lambda: ops.layer_norm_forward(empty, weight, weight, 1e-5),
-        lambda: ops.mirror_weight_forward(empty, 0, torch.float32),
         lambda: ops.batch_norm_relu_forward(empty, weight, weight, 1e-5, False, True),
         lambda: ops.conv_weight_gradient(empty, empty),
     ):
@@ -182,15 +173,6 @@ def test_operators_pass_opcheck(shape: tuple[int, int, int, int], norms: int) ->
     opcheck(ops.upsample_concat_forward, (x, pooled))
     opcheck(ops.upsample_concat_forward, (x[:, :0], pooled))
     opcheck(ops.upsample_concat_backward, (x[:, 2:], 3, 4))
-    per_channel = [torch.rand(channels) for _ in range(2)]
-    opcheck(ops.layer_norm_forward, (x, *per_channel, 1e-5))
-    per_pixel = [torch.rand(x.numel() // channels) for _ in range(2)]
-    for gradient in (x * 2, make_slice(*shape)):
-        opcheck(ops.layer_norm_backward, (gradient, x, per_channel[0], *per_pixel))
     opcheck(ops.add_mirrored_forward, (x,))
     opcheck(ops.add_mirrored_backward, (x,))
     opcheck(ops.conv_weight_gradient, (x, make_map(batch, 32, height, width).detach()))
-    weight = make_map(4, 6, 3, 3).detach()
-    for dtype in DTYPES:
-        opcheck(ops.mirror_weight_forward, (weight, 4, dtype))
-        opcheck(ops.mirror_weight_backward, (weight.to(dtype), 4))

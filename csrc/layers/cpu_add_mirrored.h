@@ -1,4 +1,4 @@
-// Sums and conversions of rows of maps and of weights, some of them flipped. Compiled once per
+// The sum of both ears' maps, half of it flipped, and its gradient, row by row. Compiled once per
 // instruction set, see cpu_table.h.
 #pragma once
 
@@ -33,18 +33,6 @@ inline void split_mirrored(const S* gradient, int64_t width, int64_t channels, S
       put(right + to + half + c, first, count);
     });
   }
-}
-
-template <class S>
-inline void convert(const float* from, int64_t count, S* to) {
-  for_channels(count, [&](int64_t i, auto lanes) { put(to + i, get(from + i, lanes), lanes); });
-}
-
-template <class S>
-inline void add(const S* a, const S* b, int64_t count, float* to) {
-  for_channels(count, [&](int64_t i, auto lanes) {
-    put(to + i, get(a + i, lanes) + get(b + i, lanes), lanes);
-  });
 }
 
 }  // namespace binaural::layers::BINAURAL_ISA

@@ -20,6 +20,7 @@ import train
 from binaural import load_network
 from binaural.data import BatVisionV2
 from binaural.evaluate import __main__ as evaluate
+from binaural.kernels.dispatch.backends import requested_backend
 from binaural.metrics import METRICS
 from binaural.predict import __main__ as predict
 from binaural.simulate import simulate_dataset

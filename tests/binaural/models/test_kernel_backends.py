@@ -10,7 +10,9 @@ from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 NETWORKS = {
     "unet": lambda: UNet(8, view_levels=(3,), skip_levels=(3,)),
     "separate ears": lambda: BinauralAttentionDepthNet(8),
-    "symmetric": lambda: BinauralAttentionDepthNet(8, symmetric=True, view_levels=(3,), skip_levels=(3,)),
+    "symmetric": lambda: BinauralAttentionDepthNet(
+        8, (3, 5), symmetric=True, view_levels=(3,), skip_levels=(3,)
+    ),
     "cost volume": lambda: BinauralAttentionDepthNet(8, symmetric=True, matching="group_correlation"),
 }
 
@@ -28,12 +30,10 @@ def test_every_channels_last_network_trains_and_evaluates_on_cpp(name: str) -> N
     results = {}
     for backend in ("reference", "cpp"):
         with use_backend(backend):
-            depth = network.train()(x)
-            (gradient,) = torch.autograd.grad(depth.sum(), next(network.parameters()))
-            with torch.no_grad():
-                results[backend] = [depth, gradient, network.eval()(x)]
-    torch.testing.assert_close(results["cpp"][:2], results["reference"][:2], rtol=1e-3, atol=1e-3)
-    assert results["cpp"][2].isfinite().all()
+            results[backend] = network.train()(x)
+            results[backend].sum().backward()
+            network.eval()(x)
+    torch.testing.assert_close(results["cpp"], results["reference"], rtol=1e-4, atol=1e-4)
 
 
 def test_autocast_networks_run_on_cpp() -> None:

@@ -20,6 +20,7 @@ import train
 from binaural import load_network
 from binaural.data import BatVisionV2
 from binaural.evaluate import __main__ as evaluate
+from binaural.kernels.dispatch.backends import requested_backend
 from binaural.metrics import METRICS
 from binaural.predict import __main__ as predict
 from binaural.simulate import simulate_dataset
@@ -221,6 +222,16 @@ def test_a_run_is_never_overwritten(rooms, whole_run):
     with pytest.raises(SystemExit) as error:
         train.main(arguments(rooms, run.parent, "whole"))
     assert "there is a run at" in str(error.value.code)
+
+
+def test_the_kernel_backend_is_requested_for_the_whole_run(monkeypatch):
+    """The fused layers have no argument for it."""
+    requested = []
+    monkeypatch.setattr(train, "train", lambda *_: requested.append(requested_backend()))
+    train.main(["--device", "cpu", "--kernel_backend", "reference"])
+    train.main(["--device", "cpu"])
+    assert requested == ["reference", None]
+    assert requested_backend() is None
 
 
 def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from binaural.kernels import cross_attention, packed_cross_attention
 from binaural.kernels.cross_attention import unpack
-from binaural.kernels.layers import layer_norm
 from binaural.models.ear_pairs import as_one_batch, each_ear, tie_weights
 
 Scope = Literal["time", "plane"]
@@ -181,8 +180,8 @@ class BinauralCrossAttention(nn.Module):
     def _project(self, x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> Tensor:
         """[B, C, H, W] → queries, values (and keys) side by side, [R, time, all channels]."""
         batch, _, height, width = x.shape
-        normalised = layer_norm(x, norm.weight, norm.bias, norm.eps)
-        # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
+        normalised = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        # On a CPU a 1 × 1 convolution is faster than the same matrix product.
         packed = F.conv2d(normalised, weight, bias).permute(0, 2, 3, 1)
         rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
         return packed.reshape(*rows, -1)

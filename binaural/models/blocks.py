@@ -3,18 +3,15 @@
 import math
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.kernels.layers import (
-    STEM_CHANNELS,
     batch_norm_relu,
     conv3x3,
     share_norms,
-    stem,
     upsample_concat,
     without_channels,
 )
@@ -53,17 +50,8 @@ class DoubleConv(nn.Sequential):
     def with_pooled(self, x: Tensor, pool: bool, keep: bool = True) -> tuple[Tensor, Tensor | None]:
         """What `forward` returns, without channels unless `keep`, and, if `pool`, that max-pooled."""
         first, first_norm, _, second, second_norm, _ = self
-        x = conv_norm_relu(first, first_norm, x)
+        x, _ = norm_relu(first_norm, first(x))
         return norm_relu(second_norm, second(x), pool, keep)
-
-
-def conv_norm_relu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """ReLU(norm(conv(x))): one operation, without calling these modules, for a plain convolution of few
-    channels and a plain batch norm."""
-    if type(conv) is Conv3x3 and conv.in_channels <= STEM_CHANNELS and type(norm) is nn.BatchNorm2d:
-        numbers, options = _begin_batch(norm)
-        return stem(x, conv.weight, *numbers, **options)
-    return norm_relu(norm, conv(x))[0]
 
 
 def norm_relu(
@@ -80,20 +68,24 @@ def norm_relu(
     if type(norm) is not nn.BatchNorm2d:
         y = F.relu(share_norms(norm, x, norm.num_features), inplace=True)
         return y if keep else without_channels(y), F.max_pool2d(y, 2) if pool else None
-    numbers, options = _begin_batch(norm)
-    return batch_norm_relu(x, *numbers, **options, pool=pool, keep=keep)
-
-
-def _begin_batch(norm: nn.BatchNorm2d) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """A batch norm's weight, bias and running statistics, and its options; in training it counts a batch."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     if norm.training:
         norm.num_batches_tracked.add_(1)
-    numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return numbers, {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps}
+    return batch_norm_relu(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+        pool=pool,
+        keep=keep,
+    )
 
 
 class Encoder(nn.Module):

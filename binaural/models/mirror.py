@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.kernels.layers import add_mirrored, autocast_dtype, conv3x3, mirror_weight
+from binaural.kernels.layers import add_mirrored, conv3x3
 from binaural.models.blocks import DepthDecoder, DoubleConv, Fusion, depth_head, norm_relu
 from binaural.models.ear_pairs import as_one_batch
 from binaural.models.levels import ALL_SKIPS
@@ -42,8 +42,30 @@ class MirrorConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
-        # What autocast would make of it, in the same pass.
-        return conv3x3(x, mirror_weight(self.weight, self.parts, autocast_dtype(self.weight)))
+        weight: Tensor = self.weight
+        if torch.is_autocast_enabled(x.device.type) and weight.dtype != torch.float64:
+            # Autocast would cast the result: cast before, there are half as many weights.
+            weight = weight.to(torch.get_autocast_dtype(x.device.type))
+        return conv3x3(x, mirror_weight(weight, self.parts))
+
+
+def mirror_weight(weight: Tensor, parts: Sequence[int]) -> Tensor:
+    """Make all weights of a convolution that commutes with the mirror from those of half of its outputs.
+
+    The channels of each input map, and of the output, form two groups of equal size: the response to the
+    input, and the flipped response to the mirrored input. The weights of the second group of output channels
+    are those of the first, flipped along the width, with the groups of each input map exchanged.
+
+    Args:
+        weight: [C_out / 2, C_in, kH, kW].
+        parts: channels of each of the concatenated input maps, even; they sum to C_in.
+
+    Returns:
+        [C_out, C_in, kH, kW].
+    """
+    groups = weight.split([part // 2 for part in parts for _ in range(2)], dim=1)
+    exchanged = torch.cat([groups[index ^ 1] for index in range(len(groups))], dim=1)
+    return torch.cat([weight, exchanged.flip(-1)])
 
 
 class MirrorDoubleConv(DoubleConv):

@@ -197,18 +197,17 @@ def backward_blocks(
         else:
             b_kb = load_tile(k_b, k_b_strides, r, head, b, b_count, D, BLOCK_D, FULL)  # [B, D]
 
-        # queries of a
-        b_s = logits(b_qa, b_kb, b_bias, log2_scale)  # [A, B]
-        b_p = tl.exp2(b_s - b_lse_a[:, None])
-        b_ds = b_p * (product(b_doa, tl.trans(b_vb)) - b_delta_a[:, None])
         # queries of b
-        if k_a is not None:
-            b_s = logits(b_ka, b_qb, b_bias, log2_scale)
-        b_p = tl.exp2(b_s - b_lse_b[None, :])
-        if MASKED:
+        b_s_b = logits(b_qa if k_a is None else b_ka, b_qb, b_bias, log2_scale)  # [A, B]
+        b_p = tl.exp2(b_s_b - b_lse_b[None, :])
+        if MASKED:  # also where lse is NaN
             b_p = tl.where(m_pairs, b_p, 0.0)
         b_dva = add_product(b_dva, round_to(b_p, b_dob.dtype), b_dob)
         b_ds_b = b_p * (product(b_va, tl.trans(b_dob)) - b_delta_b[None, :])
+        # queries of a
+        b_s = b_s_b if k_a is None else logits(b_qa, b_kb, b_bias, log2_scale)
+        b_p = tl.exp2(b_s - b_lse_a[:, None])
+        b_ds = b_p * (product(b_doa, tl.trans(b_vb)) - b_delta_a[:, None])
 
         if k_a is None:
             b_ds += b_ds_b

@@ -83,19 +83,26 @@ def full_blocks(n: int, m: int) -> bool:
     return n % 128 == m % 128 == 0
 
 
-def forward_config(dtype: torch.dtype) -> Config:
+def forward_config(plain: bool, dtype: torch.dtype) -> tuple[Config, Config | None]:
+    """The choice, and the one in its place where blocks have little shared memory; None if it fits there too.
+
+    `plain`: there are neither masks nor a bias.
+    """
     if dtype == torch.float32:
-        return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 1}
-    return {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2}
+        return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 1}, None
+    small = {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2}
+    return ({"BLOCK_A": 128, "BLOCK_B": 128, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
 
 
-def backward_config(channels: int, dtype: torch.dtype) -> Config:
-    """`channels`: of all that the kernel keeps of one step."""
+def backward_config(channels: int, plain: bool, dtype: torch.dtype) -> tuple[Config, Config | None]:
+    """As `forward_config`. `channels`: of all that the kernel keeps of one step."""
     if dtype == torch.float32:
-        return {"BLOCK_A": 32 if channels <= 192 else 16, "BLOCK_B": 16, "num_warps": 4, "num_stages": 1}
+        rows = 32 if channels <= 192 else 16
+        return {"BLOCK_A": rows, "BLOCK_B": 16, "num_warps": 4, "num_stages": 1}, None
     if channels > 288:
-        return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}
-    return {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 8, "num_stages": 2}
+        return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}, None
+    small = {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}
+    return ({"BLOCK_A": 128, "BLOCK_B": 64, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
 
 
 def lag_bias_config(dtype: torch.dtype) -> Config:

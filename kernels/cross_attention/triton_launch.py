@@ -101,7 +101,7 @@ def plan_forward(
             )
         ]  # fmt: skip
     else:
-        wide = needs_64_bits(*inputs, o_left, o_right)
+        wide, full = needs_64_bits(*inputs, o_left, o_right), full_blocks(n, m)
         launches = [
             TunedLaunch(
                 forward_blocks,
@@ -110,8 +110,8 @@ def plan_forward(
                     *_operands(q, k, v), bias, *_operands(o), lse,
                     scale, q.shape[1], k.shape[1], heads, longest, max_lag, bucket(r * heads),
                 ),
-                {**channels, "SIGN": sign, "FULL": full_blocks(n, m), "WIDE": wide},
-                forward_config(q_left.dtype),
+                {**channels, "SIGN": sign, "FULL": full, "WIDE": wide},
+                *forward_config(full and bias is None and max_lag is None, q_left.dtype),
             )
             for q, k, v, o, lse, sign in (
                 (q_left, q_right if k_right is None else k_right, v_right, o_left, lse_left, 1),
@@ -197,7 +197,10 @@ def plan_backward(
                     *left_and_right, bias, *_operands(o_left, o_right), lse_left, lse_right,
                     *_operands(*gradients), shares, scale, n, m, heads, longest, max_lag, bucket(r * heads),
                 ),
-                {**channels, **constants, "BLOCK_L": min(block(lags), config["BLOCK_M"])},
+                {
+                    **channels, **constants,
+                    "STEPS_RIGHT": block(m), "BLOCK_L": min(block(lags), config["BLOCK_M"]),
+                },
                 config,
             )
         ]  # fmt: skip
@@ -218,6 +221,7 @@ def plan_backward(
     delta_left, delta_right = empty(lse_left.shape, lse_left), empty(lse_right.shape, lse_right)
     log2_lse_left, log2_lse_right = empty(lse_left.shape, lse_left), empty(lse_right.shape, lse_right)
     wide = needs_64_bits(do_left, do_right, o_left, o_right, *inputs, *gradients)
+    full = full_blocks(n, m)
     launches = [
         TunedLaunch(
             prepare_backward,
@@ -233,7 +237,8 @@ def plan_backward(
     ]
     right_and_left = _operands(do_right, do_left, q_right, q_left, v_right, v_left, k_right, k_left)
     queries_and_keys = channels["BLOCK_D"] * (1 if k_left is None else 2)
-    config = backward_config(queries_and_keys + 2 * channels["BLOCK_DV"], q_left.dtype)
+    plain = full and bias is None and max_lag is None
+    configs = backward_config(queries_and_keys + 2 * channels["BLOCK_DV"], plain, q_left.dtype)
     left_statistics = (log2_lse_left, log2_lse_right, delta_left, delta_right)
     right_statistics = (log2_lse_right, log2_lse_left, delta_right, delta_left)
     launches += [
@@ -244,8 +249,8 @@ def plan_backward(
                 *operands, bias, *statistics, *_operands(*own),
                 scale, a_count, b_count, heads, longest, max_lag, bucket(r * heads),
             ),
-            {**channels, "SIGN": sign, "FULL": full_blocks(n, m), "WIDE": wide},
-            config,
+            {**channels, "SIGN": sign, "FULL": full, "WIDE": wide},
+            *configs,
         )
         for operands, statistics, own, a_count, b_count, sign in (
             (left_and_right, left_statistics, (dq_left, dv_left, dk_left), n, m, 1),

@@ -73,6 +73,8 @@ def forward_whole(
 ):  # fmt: skip
     scale = tl.cast(scale, tl.float32) * LOG2_E
     MASKED: tl.constexpr = not FULL or max_lag is not None
+    # Two softmaxes at a time take twice the registers: the second loop takes half as many columns.
+    NARROW_M: tl.constexpr = BLOCK_M // 2 if BLOCK_M > 16 and k_left is None else BLOCK_M
     r, head = problem_of(tl.program_id(0), heads)
     program = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, BLOCK_N)
@@ -124,8 +126,8 @@ def forward_whole(
             b_o = add_product(b_o, b_low, b_vr)
 
     b_max = tl.zeros([BLOCK_N], tl.float32) + first_max
-    for first in range(shared_steps, m, BLOCK_M):
-        j = first + tl.arange(0, BLOCK_M)
+    for first in range(shared_steps, m, NARROW_M):
+        j = first + tl.arange(0, NARROW_M)
         m_pairs = pairs(i, j, n, m, j[None, :] - i[:, None], max_lag) if MASKED else None
         b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D, FULL)  # [M, D]
         b_vr = load_tile(v_right, v_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
@@ -193,6 +195,7 @@ def backward_whole(
     FULL: tl.constexpr,  # N is BLOCK_N, and M a multiple of BLOCK_M
     NEAR: tl.constexpr,  # there is a bias, of at most triton_near_lags.NEAR lags to either side
     WARPS: tl.constexpr,  # how NEAR takes the rows to be divided among the warps
+    STEPS_RIGHT: tl.constexpr,  # M, as a power of two
     BLOCK_L: tl.constexpr,  # lags whose gradient is summed at a time, unless NEAR
 ):  # fmt: skip
     scale = tl.cast(scale, tl.float32)
@@ -205,7 +208,9 @@ def backward_whole(
     b_vl = load_tile(v_left, v_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
     b_dol = load_tile(do_left, do_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
     b_o = load_tile(o_left, o_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
-    b_delta_left = tl.sum(b_dol.to(tl.float32) * b_o.to(tl.float32), axis=1)  # [N], the rows' sums of p dp
+    # The rows' sums of p dp. Where a query may have a single key, dp minus this sum is 0, and the rounding of o would
+    # be all that is left of it: MASKED, the sum itself is taken wherever a tile has all of a row or column.
+    b_delta_left = tl.sum(b_dol.to(tl.float32) * b_o.to(tl.float32), axis=1)  # [N]
     b_lse_left = finite(load_row(lse_left + program * n, i, n, FULL)) * LOG2_E  # [N]
     if k_left is not None:
         b_kl = load_tile(k_left, k_left_strides, r, head, i, n, D, BLOCK_D, FULL)  # [N, D]
@@ -221,14 +226,16 @@ def backward_whole(
 
     b_dql = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     b_dvl = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
-    for first in range(0, m, BLOCK_M):
+    # Addresses computed anew take a few instructions; kept throughout, they would not fit into the registers.
+    for first in tl.range(0, m, BLOCK_M, disable_licm=True):
         j = first + tl.arange(0, BLOCK_M)
         m_pairs = pairs(i, j, n, m, j[None, :] - i[:, None], max_lag) if MASKED else None
         b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D, FULL)  # [M, D]
         b_vr = load_tile(v_right, v_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
         b_dor = load_tile(do_right, do_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
-        b_or = load_tile(o_right, o_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
-        b_delta_right = tl.sum(b_dor.to(tl.float32) * b_or.to(tl.float32), axis=1)  # [M]
+        if not MASKED:
+            b_or = load_tile(o_right, o_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
+            b_delta_right = tl.sum(b_dor.to(tl.float32) * b_or.to(tl.float32), axis=1)  # [M]
         b_lse_right = finite(load_row(lse_right + program * m, j, m, FULL)) * LOG2_E  # [M]
         if k_left is None:
             b_kr = b_qr
@@ -245,7 +252,10 @@ def backward_whole(
         if first < m:
             b_dvr = product(tl.trans(round_to(b_p, b_dol.dtype)), b_dol)
             store_tile(dv_right, dv_right_strides, r, head, j, m, b_dvr, DV, BLOCK_DV, FULL)
-        b_ds = b_p * (product(b_dol, tl.trans(b_vr)) - b_delta_left[:, None])
+        b_dp = product(b_dol, tl.trans(b_vr))
+        if MASKED and STEPS_RIGHT <= BLOCK_M:
+            b_delta_left = tl.sum(b_p * b_dp, axis=1)
+        b_ds = b_p * (b_dp - b_delta_left[:, None])
 
         # right ear
         if k_left is not None:
@@ -256,7 +266,10 @@ def backward_whole(
         if MASKED:
             b_p = tl.where(m_pairs, b_p, 0.0)
         b_dvl = add_product(b_dvl, round_to(b_p, b_dor.dtype), b_dor)
-        b_ds_right = b_p * (product(b_vl, tl.trans(b_dor)) - b_delta_right[None, :])
+        b_dp = product(b_vl, tl.trans(b_dor))
+        if MASKED:
+            b_delta_right = tl.sum(b_p * b_dp, axis=0)
+        b_ds_right = b_p * (b_dp - b_delta_right[None, :])
 
         if k_left is None:
             b_ds += b_ds_right

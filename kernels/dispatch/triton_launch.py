@@ -21,7 +21,7 @@ class Launch:
     arguments: tuple[Any, ...]
     constants: dict[str, int]
     config: Config  # blocks, warps and stages
-    small_config: Config | None = None  # in place of `config` where that does not fit, before sm_90 and on sm_120
+    small_config: Config | None = None  # in place of `config` on GPUs with little shared memory: all but sm_90 to 110
 
     def __call__(self) -> None:
         config = self.config

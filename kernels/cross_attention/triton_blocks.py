@@ -201,7 +201,8 @@ def backward_blocks(
         b_s_b = logits(b_qa if k_a is None else b_ka, b_qb, b_bias, log2_scale)  # [A, B]
         b_p = tl.exp2(b_s_b - b_lse_b[None, :])
         if MASKED:  # also where lse is NaN
-            b_p = tl.where(m_pairs, b_p, 0.0)
+            m_b = m_pairs & (b_s_b != float("-inf"))
+            b_p = tl.where(m_b, b_p, 0.0)
         b_dva = add_product(b_dva, round_to(b_p, b_dob.dtype), b_dob)
         b_ds_b = b_p * (product(b_va, tl.trans(b_dob)) - b_delta_b[None, :])
         # queries of a
@@ -209,15 +210,12 @@ def backward_blocks(
         b_p = tl.exp2(b_s - b_lse_a[:, None])
         b_ds = b_p * (product(b_doa, tl.trans(b_vb)) - b_delta_a[:, None])
 
+        if MASKED:  # also where delta is NaN
+            b_ds_b = tl.where(m_b, b_ds_b, 0.0)
+            b_ds = tl.where(m_pairs & (b_s != float("-inf")), b_ds, 0.0)
         if k_a is None:
-            b_ds += b_ds_b
-            if MASKED:
-                b_ds = tl.where(m_pairs, b_ds, 0.0)
-            b_dqa = add_product(b_dqa, round_to(b_ds, b_qb.dtype), b_qb)
+            b_dqa = add_product(b_dqa, round_to(b_ds + b_ds_b, b_qb.dtype), b_qb)
         else:
-            if MASKED:
-                b_ds = tl.where(m_pairs, b_ds, 0.0)
-                b_ds_b = tl.where(m_pairs, b_ds_b, 0.0)
             b_dqa = add_product(b_dqa, round_to(b_ds, b_kb.dtype), b_kb)
             b_dka = add_product(b_dka, round_to(b_ds_b, b_qb.dtype), b_qb)
 
@@ -290,12 +288,14 @@ def backward_lag_bias(
 
         b_s = logits(b_ql, b_kr, b_bias, scale)  # [N, 2 N]
         b_ds = tl.exp2(b_s - b_lse_left[:, None]) * (product(b_dol, tl.trans(b_vr)) - b_delta_left[:, None])
+        b_ds = tl.where(m_pairs & (b_s != float("-inf")), b_ds, 0.0)
         if k_left is not None:
             b_kl = load_tile(k_left, k_left_strides, r, head, i, n, D, BLOCK_D, False)  # [N, D]
             b_s = logits(b_kl, b_qr, b_bias, scale)
         b_dp = product(b_vl, tl.trans(b_dor))
-        b_ds += tl.exp2(b_s - b_lse_right[None, :]) * (b_dp - b_delta_right[None, :])
-        b_sums += sum_lags(tl.where(m_pairs, b_ds, 0.0), 0, BLOCK)
+        b_ds_right = tl.exp2(b_s - b_lse_right[None, :]) * (b_dp - b_delta_right[None, :])
+        b_ds += tl.where(m_pairs & (b_s != float("-inf")), b_ds_right, 0.0)
+        b_sums += sum_lags(b_ds, 0, BLOCK)
 
     p_sums = dlag_bias + (((r * chunks + chunk) * heads) + head) * (2 * longest + 1) + index
     tl.store(p_sums, b_sums, mask=index < 2 * longest + 1)

@@ -248,7 +248,8 @@ def backward_whole(
         )  # [N, M]
         b_p = tl.exp2(b_s - b_lse_left[:, None])
         if MASKED:  # also where lse is NaN
-            b_p = tl.where(m_pairs, b_p, 0.0)
+            m_left = b_s != float("-inf")
+            b_p = tl.where(m_left, b_p, 0.0)
         if first < m:
             b_dvr = product(tl.trans(round_to(b_p, b_dol.dtype)), b_dol)
             store_tile(dv_right, dv_right_strides, r, head, j, m, b_dvr, DV, BLOCK_DV, FULL)
@@ -256,6 +257,8 @@ def backward_whole(
         if MASKED and STEPS_RIGHT <= BLOCK_M:
             b_delta_left = tl.sum(b_p * b_dp, axis=1)
         b_ds = b_p * (b_dp - b_delta_left[:, None])
+        if MASKED:  # 0 times NaN
+            b_ds = tl.where(m_left, b_ds, 0.0)
 
         # right ear
         if k_left is not None:
@@ -264,26 +267,24 @@ def backward_whole(
             )
         b_p = tl.exp2(b_s - b_lse_right[None, :])
         if MASKED:
-            b_p = tl.where(m_pairs, b_p, 0.0)
+            m_right = b_s != float("-inf")
+            b_p = tl.where(m_right, b_p, 0.0)
         b_dvl = add_product(b_dvl, round_to(b_p, b_dor.dtype), b_dor)
         b_dp = product(b_vl, tl.trans(b_dor))
         if MASKED:
             b_delta_right = tl.sum(b_p * b_dp, axis=0)
         b_ds_right = b_p * (b_dp - b_delta_right[None, :])
+        if MASKED:
+            b_ds_right = tl.where(m_right, b_ds_right, 0.0)
 
         if k_left is None:
             b_ds += b_ds_right
-            if MASKED:  # 0 times NaN
-                b_ds = tl.where(m_pairs, b_ds, 0.0)
             b_low = round_to(b_ds, b_ql.dtype)
             b_dql = add_product(b_dql, b_low, b_qr)
             if first < m:
                 b_dqr = product(tl.trans(b_low), b_ql) * scale
                 store_tile(dq_right, dq_right_strides, r, head, j, m, b_dqr, D, BLOCK_D, FULL)
         else:
-            if MASKED:
-                b_ds = tl.where(m_pairs, b_ds, 0.0)
-                b_ds_right = tl.where(m_pairs, b_ds_right, 0.0)
             b_low = round_to(b_ds, b_ql.dtype)
             b_low_right = round_to(b_ds_right, b_ql.dtype)
             b_dql = add_product(b_dql, b_low, b_kr)

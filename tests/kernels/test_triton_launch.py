@@ -110,12 +110,9 @@ def test_the_tuner_knows_the_number_of_problems(steps: int) -> None:
         found = []
         for launch in plan(count, steps):
             if isinstance(launch, TunedLaunch):
-                named = dict(zip(launch.kernel.arg_names, flat(launch.arguments), strict=False))
+                named = dict(zip(launch.kernel.arg_names, launch.arguments, strict=False))
                 found.append([{**named, **launch.constants}[name] for name in tuned(launch.kernel).keys])
         return found
-
-    def flat(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return arguments
 
     assert keys(1) != keys(2048)
     assert keys(1500) == keys(2048)

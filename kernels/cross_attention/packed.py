@@ -46,13 +46,15 @@ def packed_cross_attention(
     if isinstance(packed, Tensor) and torch.is_autocast_enabled(packed.device.type):
         packed = to_autocast(packed, torch.get_autocast_dtype(packed.device.type))
     _check(packed, heads, query_channels, value_channels)
-    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0].chunk(2)[0]
+    # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
+    rows = packed.shape[0] // 2
+    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0][:rows]
     check_scale(scale, packed.dtype)
     check_max_lag(max_lag)
     check_lag_bias(lag_bias, q_left)
     if choose("cross_attention", backend, q_left, WHY_NOT_COVERED) != "cpp" or q_left.numel() == 0:
         parts = unpack(packed, heads, query_channels, value_channels)
-        of_ears = [ear for part in parts for ear in part.chunk(2)]
+        of_ears = [ear for part in parts for ear in part.split([rows, rows])]
         options: dict[str, Any] = {"scale": scale, "max_lag": max_lag, "lag_bias": lag_bias}
         return torch.cat(cross_attention(*of_ears, **options, backend=backend))
     scale, max_lag, lag_bias = settle(scale, max_lag, lag_bias, q_left)

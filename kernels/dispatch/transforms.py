@@ -33,6 +33,6 @@ def check_no_tangent(operator: str, arguments: tuple[Any, ...]) -> None:
     for argument in arguments:
         if isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None:
             raise RuntimeError(
-                f"{operator} has no forward-mode derivative, and an argument has a tangent; run the forward pass inside forward_ad.dual_level() too, or "
-                "with backend='reference'"
+                f"{operator} has no forward-mode derivative, and an argument has a tangent: run the forward "
+                "pass inside forward_ad.dual_level() too, or with backend='reference'"
             )

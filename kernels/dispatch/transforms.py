@@ -1,4 +1,4 @@
-"""Function transforms and forward-mode AD, for which the kernels have no formulas."""
+"""Where the kernels cannot run: function transforms and forward-mode AD, which need formulas that they lack."""
 
 from typing import Any
 
@@ -7,25 +7,29 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 WHY_NOT_TRANSFORMED = (
-    "inside torch.func transforms (grad, vjp, jvp, vmap, ...) and forward-mode AD only backend='reference' "
-    "has all derivatives"
+    "torch.func transforms (grad, vjp, jvp, vmap, ...), forward-mode AD and torch.jit.trace need "
+    "backend='reference' or None"
 )
 
 
 def is_transformed() -> bool:
-    """Whether a `torch.func` transform or forward-mode AD is active: then only plain PyTorch can run.
+    """Whether a `torch.func` transform, forward-mode AD or `torch.jit.trace` is active.
 
-    The kernels know their gradient alone: no tangents, no gradients of gradients, no batching rules.
-    Takes 0.3 µs a call.
+    The kernels have a first-order gradient alone: no tangents, no batching rules, and no TorchScript for it.
+    Then `choose` takes the reference, whose plain operators have all of them.
     """
-    # Levels nest: with the first one every tensor may have a tangent.
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return (
+        torch._C._are_functorch_transforms_active()
+        # Levels nest: from the first one on, any tensor may have a tangent.
+        or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+    )
 
 
 def check_no_tangent(operator: str, arguments: tuple[Any, ...]) -> None:
-    """Raise RuntimeError if an argument of an operator has a tangent, which the operator would lose.
+    """Raise RuntimeError if an argument of an operator has a tangent, which the operator would drop.
 
-    `choose` keeps kernels away from forward-mode AD; this is for the backward pass of a forward pass that ran
+    `choose` takes no kernel inside forward-mode AD. This is for a backward pass inside it of a forward pass
     outside it.
     """
     if forward_ad._current_level < 0:

@@ -179,8 +179,8 @@ class BinauralCrossAttention(nn.Module):
         scale = torch.cat([ones.expand(self.sizes[0]), gain, *(ones.expand(size) for size in self.sizes[2:])])
         if is_plain(project, nn.Linear):
             assert isinstance(project, nn.Linear)
-            # The gain goes into weight and bias, which are smaller than the maps. On a CPU a 1 × 1 convolution
-            # is faster than the same matrix product.
+            # The gain goes into weight and bias, which are smaller than the maps. On a CPU a 1 × 1
+            # convolution is faster than the same matrix product.
             weight = (project.weight * scale[:, None])[:, :, None, None]
             packed = F.conv2d(normalised.permute(0, 3, 1, 2), weight, project.bias * scale).permute(
                 0, 2, 3, 1

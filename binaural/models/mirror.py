@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.layers import add_mirrored, conv3x3
 from binaural.models.blocks import DepthDecoder, DoubleConv, Fusion, depth_head
 from binaural.models.ear_pairs import as_one_batch, exchange_ears, split_ears
@@ -50,9 +51,10 @@ class MirrorConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight: Tensor = self.weight
-        if torch.is_autocast_enabled(x.device.type) and weight.dtype != torch.float64:
+        dtype = autocast_dtype(x)
+        if dtype is not None and weight.dtype != torch.float64:
             # Autocast would cast the result: cast before, there are half as many weights.
-            weight = weight.to(torch.get_autocast_dtype(x.device.type))
+            weight = weight.to(dtype)
         return conv3x3(x, mirror_weight(weight, self.parts))
 
 

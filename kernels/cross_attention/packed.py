@@ -8,8 +8,10 @@ from torch import Tensor
 from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
 from binaural.kernels.cross_attention.operator import WHY_NOT_COVERED, cross_attention, settle, to_autocast
 from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 
 def packed_cross_attention(
@@ -43,8 +45,10 @@ def packed_cross_attention(
     Raises:
         TypeError, ValueError: `packed` does not fit the other arguments, or what `cross_attention` refuses.
     """
-    if isinstance(packed, Tensor) and torch.is_autocast_enabled(packed.device.type):
-        packed = to_autocast(packed, torch.get_autocast_dtype(packed.device.type))
+    if isinstance(packed, Tensor) and (dtype := autocast_dtype(packed)) is not None:
+        packed = to_autocast(packed, dtype)
+    heads, query_channels, value_channels = (to_python(n) for n in (heads, query_channels, value_channels))
+    scale, max_lag = to_python(scale), to_python(max_lag)
     _check(packed, heads, query_channels, value_channels)
     # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
     rows = packed.shape[0] // 2

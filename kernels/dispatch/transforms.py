@@ -1,4 +1,4 @@
-"""Where the kernels cannot run: function transforms and forward-mode AD, which need formulas that they lack."""
+"""Function transforms, forward-mode AD and tracing, in which the kernels cannot run."""
 
 from typing import Any
 

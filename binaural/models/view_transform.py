@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binaural.kernels.layers import upsample_concat, without_channels
-from binaural.models.blocks import norm_relu
+from binaural.models.fused_layers import norm_relu
 
 DIRECTIONS = 16
 """Of elevation, and of azimuth."""

@@ -49,6 +49,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep the running statistics of batch norms unchanged during the recomputation."""
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [norm for norm in norms if norm.num_batches_tracked is not None]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0  # running = 1 · running + 0 · new

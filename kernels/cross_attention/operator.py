@@ -9,8 +9,10 @@ from binaural.kernels.cross_attention import triton_entry
 from binaural.kernels.cross_attention.checks import check
 from binaural.kernels.cross_attention.reference import reference
 from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 _CUDA_CHANNELS = 128  # kMaxChannels of csrc/cross_attention/cuda_plan.h
 
@@ -72,11 +74,11 @@ def cross_attention(
         ValueError: shapes that do not fit, only one of the keys, mixed devices, a bias of the wrong length,
             a scale that is not finite, an unknown backend or one that cannot run this call.
     """
-    if isinstance(q_left, Tensor) and torch.is_autocast_enabled(q_left.device.type):
-        dtype = torch.get_autocast_dtype(q_left.device.type)
+    if isinstance(q_left, Tensor) and (dtype := autocast_dtype(q_left)) is not None:
         q_left, q_right, v_left, v_right = (to_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
         k_left = None if k_left is None else to_autocast(k_left, dtype)
         k_right = None if k_right is None else to_autocast(k_right, dtype)
+    scale, max_lag = to_python(scale), to_python(max_lag)
     check(q_left, q_right, v_left, v_right, k_left, k_right, scale, max_lag, lag_bias)
     scale, max_lag, lag_bias = normalise_arguments(scale, max_lag, lag_bias, q_left, q_right)
     name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)

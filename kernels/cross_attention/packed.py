@@ -15,8 +15,10 @@ from binaural.kernels.cross_attention.operator import (
 )
 from binaural.kernels.cross_attention.packed_views import unpack, unpack_ears
 from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 
 def packed_cross_attention(
@@ -51,17 +53,20 @@ def packed_cross_attention(
     Raises:
         TypeError, ValueError: `packed` does not fit the other arguments, or what `cross_attention` refuses.
     """
-    if isinstance(packed, Tensor) and torch.is_autocast_enabled(packed.device.type):
-        packed = to_autocast(packed, torch.get_autocast_dtype(packed.device.type))
+    if isinstance(packed, Tensor) and (dtype := autocast_dtype(packed)) is not None:
+        packed = to_autocast(packed, dtype)
+    heads, query_channels, value_channels = (to_python(n) for n in (heads, query_channels, value_channels))
+    scale, max_lag = to_python(scale), to_python(max_lag)
     _check(packed, heads, query_channels, value_channels)
-    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0].chunk(2)[0]
+    # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
+    rows = packed.shape[0] // 2
+    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0][:rows]
     check_scale(scale, packed.dtype)
     check_max_lag(max_lag)
     check_lag_bias(lag_bias, q_left)
     name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)
-    takes_values = name != "triton" or value_channels // heads <= triton_entry.most_value_channels(
-        packed.dtype
-    )
+    largest = triton_entry.most_value_channels(packed.dtype) if name == "triton" else None
+    takes_values = largest is None or value_channels // heads <= largest
     if name not in _FORWARD or not takes_values or q_left.numel() == 0:
         ears = unpack_ears(packed, heads, query_channels, value_channels)
         options: dict[str, Any] = {"scale": scale, "max_lag": max_lag, "lag_bias": lag_bias}

@@ -1,5 +1,7 @@
 """Views of queries, values and keys in the packed tensor of `packed_cross_attention`."""
 
+from typing import Any
+
 from torch import Tensor
 
 
@@ -10,9 +12,9 @@ def unpack(packed: Tensor, heads: int, query_channels: int, value_channels: int)
     return [part.unflatten(2, (heads, -1)) for part in packed.split(sizes, dim=2)]
 
 
-def unpack_ears(
-    packed: Tensor, heads: int, query_channels: int, value_channels: int
-) -> tuple[Tensor | None, ...]:
-    """[2 R, N, channels] → q_left, q_right, v_left, v_right, k_left and k_right; the keys are None if absent."""
-    ears = [ear for part in unpack(packed, heads, query_channels, value_channels) for ear in part.chunk(2)]
+def unpack_ears(packed: Tensor, heads: int, query_channels: int, value_channels: int) -> tuple[Any, ...]:
+    """[2 R, N, channels] → q_left, q_right, v_left, v_right, k_left, k_right; keys are None if absent."""
+    # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
+    rows = [packed.shape[0] // 2] * 2
+    ears = [ear for part in unpack(packed, heads, query_channels, value_channels) for ear in part.split(rows)]
     return (*ears, *[None] * (6 - len(ears)))

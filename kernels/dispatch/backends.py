@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.transforms import WHY_NOT_TRANSFORMED, is_transformed
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
@@ -149,6 +150,8 @@ def _why_not(
     reason = WHY_UNAVAILABLE[backend, operation]
     if reason is not None:
         return reason
+    if is_transformed():
+        return WHY_NOT_TRANSFORMED
     # Triton's interpreter takes tensors on the CPU; Triton itself, like CUDA, tensors on a GPU.
     on_cpu = backend == "cpp" or (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1")
     if on_cpu and not tensor.is_cpu:

@@ -7,6 +7,7 @@ import torch
 
 from binaural.kernels.dispatch import extension
 from binaural.kernels.dispatch.extension import NAMESPACE
+from binaural.kernels.dispatch.transforms import check_no_tangent
 
 # The extension owns the namespace; this adds to it, whether or not the extension is built.
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -26,6 +27,7 @@ class Operator:
         self.overload = overload
 
     def __call__(self, *arguments: Any) -> Any:
+        check_no_tangent(self.overload, arguments)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.overload(*arguments)
         with torch._C._AutoDispatchBelowAutograd():

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers.maps import from_rows, runs_on_cpp
 
@@ -41,7 +42,7 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
         and torch.is_grad_enabled()
         and weight.requires_grad
         and x.dtype == weight.dtype
-        and not torch.is_autocast_enabled(x.device.type)
+        and autocast_dtype(x) is None
         and x.shape[1] % _CHANNELS == 0
         and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
     )

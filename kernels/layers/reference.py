@@ -50,8 +50,9 @@ def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tens
     if channels == norms:
         return norm(x)
     # Channels that share a norm become pixels. In channels-last memory that is a view of the same map.
-    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, -1, norms).permute(0, 3, 1, 2)
-    return norm(pixels).permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, width * (channels // norms), norms)
+    pixels = norm(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return pixels.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
@@ -79,5 +80,6 @@ def double(x: Tensor, dim: int) -> Tensor:
 
 def add_mirrored(both: Tensor) -> Tensor:
     """`binaural.kernels.layers.add_mirrored`."""
-    (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in both.chunk(2))
+    ears = both.split([both.shape[0] // 2] * 2)
+    (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in ears)
     return torch.cat([left + right_swapped, (right + left_swapped).flip(-1)], dim=1)

@@ -351,7 +351,7 @@ def test_two_processes_are_stopped_and_one_goes_on(rooms, whole_run, tmp_path):
         key = "loss" if record["kind"] == "train" else "rmse"
         assert record[key] == pytest.approx(whole[key], rel=2e-3)
     out = run_to_end(*args, "--resume")
-    assert "going on in epoch 2" in out
+    assert "continuing in epoch 2" in out
     rmse, whole_rmse = (json.loads((r / "metrics.json").read_text())["rmse"] for r in (run, whole_run[0]))
     assert rmse == pytest.approx(whole_rmse, rel=0.02)
 

@@ -299,10 +299,11 @@ def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> di
         parser.error(f"--resume: there is no run at {path.parent}")
     try:
         saved = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         parser.error(f"--resume: {path} is not the JSON that train.py writes ({error})")
     if not isinstance(saved, dict):
         parser.error(f"--resume: {path} must be a JSON object of options, got {type(saved).__name__}")
+    _check_saved(parser, path, saved)
     saved = {**OLDER_DEFAULTS, **saved}
     for name, value in given.items():
         if name not in CHANGEABLE and name in saved and saved[name] != value:
@@ -310,6 +311,25 @@ def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> di
                 f"--resume: the run was started with {name} = {saved[name]!r}, which cannot become {value!r}"
             )
     return saved
+
+
+def _check_saved(parser: argparse.ArgumentParser, path: Path, saved: dict[str, Any]) -> None:
+    """Refuse a damaged config.json: unknown choices, and values of another type than the default."""
+    choices = {action.dest: {*action.choices} for action in parser._actions if action.choices is not None}
+    choices["features"].update(CAMERA)
+    for name, value in saved.items():
+        items = value if isinstance(value, list) else [value]
+        if name in choices and value is not None and not {*map(str, items)} <= choices[name]:
+            parser.error(f"--resume: {path}: {name} must be of {sorted(choices[name])}, got {value!r}")
+        default = {**DEFAULTS, **DEFAULTS_BY_DATASET["simulated"]}.get(name)
+        if default is not None and value is not None and not _is_alike(value, default):
+            parser.error(f"--resume: {path}: {name} must be like {default!r}, got {value!r}")
+
+
+def _is_alike(value: object, default: object) -> bool:
+    """Whether a saved value has the type of the default; a whole number may stand for a float."""
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:

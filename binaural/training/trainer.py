@@ -226,13 +226,21 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        """Continue from the result of `state`.
+
+        Raises:
+            ValueError: it is not the state of such a run.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["random"])
+            self.epoch, self.step, self.best = int(state["epoch"]), int(state["step"]), float(state["best"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"not the training state of this run ({reason})") from error
 
 
 class Stopwatch:

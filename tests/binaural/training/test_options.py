@@ -183,6 +183,23 @@ def test_resume_from_a_damaged_config(tmp_path, capsys):
     assert "must be a JSON object of options, got list" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dataset", "batvisionv3", "dataset must be of"),
+        ("batch_size", "four", "batch_size must be like 16, got 'four'"),
+        ("augment", 1, "augment must be like True, got 1"),
+    ],
+)
+def test_resume_from_a_config_with_a_wrong_value(name, value, message, tmp_path, capsys):
+    path = tmp_path / "run" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(vars(parse_options(["--experiment_name", "run"])) | {name: value}))
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert f"{path}: {message}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -17,10 +16,10 @@ from binaural.models.binaural_attention import BinauralAttentionOptions, Matchin
 from binaural.models.levels import ALL_SKIPS
 from binaural.models.unet import UNetOptions
 from binaural.simulate.constants import FRAMES
+from binaural.simulate.dataset import available_cores
 from binaural.training.batches import steps_per_epoch
 from binaural.training.build import MODELS, make_network
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # Differences between a few minutes on simulated rooms on a laptop and the full-size job on recordings.
 _FULL_SIZE = {
     "image_size": 256,
@@ -28,7 +27,7 @@ _FULL_SIZE = {
     "base_channels": 64,
     "batch_size": 32,
     "nb_epochs": 80,
-    "num_workers": min(8, _CORES),  # PyTorch warns of more workers than cores
+    "num_workers": min(8, available_cores()),  # PyTorch warns of more workers than cores
 }
 DEFAULTS_BY_DATASET: dict[str, dict[str, Any]] = {
     "simulated": {

@@ -15,7 +15,7 @@ from binaural.data import Echoes
 from binaural.device import autocast
 from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
 from binaural.models.pretrained import Pretrained
-from binaural.training.batches import training_loader
+from binaural.training.batches import steps_per_epoch, training_loader
 from binaural.training.interruption import Interruption
 from binaural.training.optimisation import compile_network, make_optimizer, make_scheduler
 from binaural.training.options import Options
@@ -75,11 +75,7 @@ class Trainer:
             processes.rank,
             processes.count,
         )
-        self.steps_per_epoch = len(self.order) // options.accumulate
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"accumulate is {options.accumulate}, but an epoch has {len(self.order)} batches"
-            )
+        self.steps_per_epoch = steps_per_epoch(len(train_set), options.batch_size, options.accumulate)
         self.optimizer = make_optimizer(
             options.optimizer, network, options.learning_rate, options.weight_decay
         )

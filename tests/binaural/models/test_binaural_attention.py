@@ -210,10 +210,10 @@ def test_load_refuses(tmp_path):
         ({"attention_levels": (0, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"skip_levels": (4, 5)}, r"skip_levels must be different levels from 1 to 4, got \(4, 5\)"),
-        ({"skip_levels": (3,)}, r"must have the attention_levels \(2, 4\): attention at"),
+        ({"skip_levels": (3,)}, r"attention at \(2, 4\) has no effect"),
         (
             {"skip_levels": (2, 4), "view_levels": (3,), "attention_levels": (4,)},
-            "skip_levels must have level 3, to whose map view transforms add",
+            "skip_levels must include 3, the level that view transforms add to",
         ),
         ({"max_depth": -1.0}, "max_depth must be positive"),
         ({"ear_width": 0}, "ear_width must be positive"),

@@ -1,4 +1,4 @@
-// The operators of the extension. Their Python twins (fakes, autograd) are in kernels/.
+// The operators of the extension. Their fakes and autograd formulas are in kernels/.
 #include <torch/csrc/stable/library.h>
 
 #include "common/memory.h"

@@ -18,8 +18,7 @@ def check_backend(network: nn.Module, options: Options, device: torch.device, pr
     """
     channels = len(channel_names(options.features))
     silence = torch.zeros(1, channels, options.image_size, options.image_size)
-    channels_last = options.channels_last
-    depth = predict(network.eval(), silence, device=device, precision=precision, channels_last=channels_last)
+    depth = predict(network.eval(), silence, device=device, precision=precision)
     edge_aware_loss(depth, depth, backend=options.kernel_backend)
 
 

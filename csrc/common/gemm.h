@@ -1,4 +1,4 @@
-// Small matrix products, with the work that follows each product done in registers.
+// Small matrix products, whose results are processed in registers by an epilogue.
 #pragma once
 
 #include "common/simd.h"

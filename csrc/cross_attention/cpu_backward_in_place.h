@@ -1,7 +1,7 @@
-// Backward of a small problem as a whole, with operands read where they lie: of so few steps,
-// packing them would take as long as the products.
+// Backward of a small problem, with operands read in place: packing them would take as long as the
+// products.
 //
-// With a and b of cpu_backward.h in P = a E and Q = E b, it is the formula as it stands there:
+// It computes the formula of cpu_backward.h, with P = a E and Q = E b:
 //
 //   dS = P ∘ (do_rows v_columns^T − δ_rows) + Q ∘ (v_rows do_columns^T − δ_columns),
 //
@@ -35,7 +35,7 @@ struct InPlaceScratch {
   }
 };
 
-// P and Q from a register tile of products, both exactly 0 where a pair is masked.
+// P and Q from a register tile of products; with kLags both exactly 0 where a pair is masked.
 template <class T, bool kLags>
 struct Probabilities : Logits<T, kLags> {
   T* p_block;  // [rows, stride]
@@ -58,15 +58,16 @@ struct Probabilities : Logits<T, kLags> {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       const int64_t first = column + v * kLanes<T>, at = (row + i) * stride + first;
       const Vec<T> e = this->exponential(acc[i][v], row + i, first);
+      const Vec<T> p = e * row_weights[row + i], q = e * load<T>(column_weights + first);
       const Ints<T> masked = e == Vec<T>{};
-      store<T>(p_block + at, masked ? e : e * row_weights[row + i]);
-      store<T>(q_block + at, masked ? e : e * load<T>(column_weights + first));
+      store<T>(p_block + at, kLags ? (masked ? e : p) : p);
+      store<T>(q_block + at, kLags ? (masked ? e : q) : q);
     });
   }
 };
 
-// Subtracts δ of each column and adds Q times the difference; 0 where Q is 0, as above.
-template <class T>
+// Subtracts δ of each column and adds Q times the difference; with kLags 0 where Q is 0.
+template <class T, bool kLags>
 struct AddTimesQ : FromZero<T> {
   T* to;
   const T* q_block;
@@ -81,8 +82,8 @@ struct AddTimesQ : FromZero<T> {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       const int64_t at = (row + i) * stride + column + v * kLanes<T>;
       const Vec<T> q = load<T>(q_block + at),
-                   difference = acc[i][v] - load<T>(deltas + column + v * kLanes<T>);
-      store<T>(to + at, load<T>(to + at) + (q == Vec<T>{} ? q : q * difference));
+                   ds = q * (acc[i][v] - load<T>(deltas + column + v * kLanes<T>));
+      store<T>(to + at, load<T>(to + at) + (kLags ? (q == Vec<T>{} ? q : ds) : ds));
     });
   }
 };
@@ -90,29 +91,30 @@ struct AddTimesQ : FromZero<T> {
 template <class T, bool kLags>
 void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>& state,
                        T* tile_lags, const InPlaceScratch<T>& s) {
-  const Pass pass = both_directions(call);
-  const Range rows{0, pass.rows.length}, columns{0, pass.columns.length};
+  const Job job = both_directions(call);
+  const Range rows{0, job.rows.length}, columns{0, job.columns.length};
   const int64_t n = rows.size, m = columns.size, d = call.d, dv = call.dv, stride = padded<T>(m);
   const T one = 1, scale = static_cast<T>(call.scale), shift = state.header->shift;
-  weights_of<T>(lse_of<T>(pass.rows, problem), shift, n, s.row_weights);
-  weights_of<T>(lse_of<T>(pass.columns, problem), shift, m, s.column_weights);
+  weights_of<T>(lse_of<T>(job.rows, problem), shift, n, s.row_weights);
+  weights_of<T>(lse_of<T>(job.columns, problem), shift, m, s.column_weights);
   const auto in_place = [&](const View& view) {
     return rows_in_place<const T>(call, view, problem, 0);
   };
-  const Matched<T> matched(call, pass, problem, true, rows, columns, nullptr, s.matches);
-  const Rows<const T> q_columns = in_place(pass.column_match), v_rows = in_place(pass.rows.v),
-                      do_rows = in_place(pass.rows.grad_o),
-                      do_columns = in_place(pass.columns.grad_o);
-  const auto set_deltas = [&](const Side& side, T* deltas) {
-    deltas_of<T>(matrix<T>(call, side.grad_o, problem, 0, side.length, dv),
-                 matrix<T>(call, side.o, problem, 0, side.length, dv), Factors<T>{&one, 0}, deltas);
+  const Matched<T> matched(call, job, problem, true, rows, columns, nullptr, s.matches);
+  const Rows<const T> q_columns = in_place(job.column_matched), v_rows = in_place(job.rows.value),
+                      do_rows = in_place(job.rows.d_output),
+                      do_columns = in_place(job.columns.d_output);
+  const auto set_deltas = [&](const Ear& ear, T* deltas) {
+    deltas_of<T>(matrix<T>(call, ear.d_output, problem, 0, ear.length, dv),
+                 matrix<T>(call, ear.output, problem, 0, ear.length, dv), Factors<T>{&one, 0},
+                 deltas);
   };
-  set_deltas(pass.rows, s.row_deltas);
-  set_deltas(pass.columns, s.column_deltas);
+  set_deltas(job.rows, s.row_deltas);
+  set_deltas(job.columns, s.column_deltas);
   const Panels<T> v_transposed =
-      packed_transposed<T>(call, pass.columns.v, problem, columns, dv, one, s.values);
+      packed_transposed<T>(call, job.columns.value, problem, columns, dv, one, s.values);
   const Panels<T> do_transposed =
-      packed_transposed<T>(call, pass.columns.grad_o, problem, columns, dv, one, s.grads);
+      packed_transposed<T>(call, job.columns.d_output, problem, columns, dv, one, s.grads);
   Prefetcher fetch = prefetch<T>(call, problem, true,
                                  steps_of<T>(n, stride, d) + 2 * steps_of<T>(n, stride, dv) +
                                      steps_of<T>(m, dv, n) + steps_of<T>(n, dv, m) +
@@ -128,17 +130,18 @@ void backward_in_place(const Call& call, int64_t problem, const BackwardState<T>
                          Probabilities<T, kLags>({shifts, lags}, s.p_block, s.q_block, stride,
                                                  s.row_weights, s.column_weights),
                          fetch);
-  multiply<T, true>(s.p_block, stride, m, do_rows, 0, n, dv, to(pass.columns.dv, &one), fetch);
-  multiply<T, false>(s.q_block, stride, n, do_columns, 0, m, dv, to(pass.rows.dv, &one), fetch);
+  multiply<T, true>(s.p_block, stride, m, do_rows, 0, n, dv, to(job.columns.d_value, &one), fetch);
+  multiply<T, false>(s.q_block, stride, n, do_columns, 0, m, dv, to(job.rows.d_value, &one), fetch);
   multiply<T, false>(do_rows.data, do_rows.stride, n, v_transposed, 0, dv, stride,
-                     TimesExponentials<T, false>(s.p_block, stride, s.row_deltas, nullptr), fetch);
+                     TimesExponentials<T, false, kLags>(s.p_block, stride, s.row_deltas, nullptr),
+                     fetch);
   multiply<T, false>(v_rows.data, v_rows.stride, n, do_transposed, 0, dv, stride,
-                     AddTimesQ<T>(s.p_block, s.q_block, stride, s.column_deltas), fetch);
+                     AddTimesQ<T, kLags>(s.p_block, s.q_block, stride, s.column_deltas), fetch);
   if (tile_lags != nullptr) {
     add_lags<T>(s.p_block, stride, n, m, false, s.lags, tile_lags + kStripe);
   }
-  multiply<T, false>(s.p_block, stride, n, q_columns, 0, m, d, to(pass.rows.dq, &scale), fetch);
-  multiply<T, true>(s.p_block, stride, m, matched.rows, 0, n, d, to(pass.columns.dq, &scale),
+  multiply<T, false>(s.p_block, stride, n, q_columns, 0, m, d, to(job.rows.d_query, &scale), fetch);
+  multiply<T, true>(s.p_block, stride, m, matched.rows, 0, n, d, to(job.columns.d_query, &scale),
                     fetch);
 }
 

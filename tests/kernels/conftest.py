@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import cross_attention_emulated
 import depth_loss_emulated
+import instruction_sets
 import pytest
 import torch
-import instruction_sets
 from backend import BACKENDS, Backend, EmulatedCuda
 from guarded import Outputs
 from instruction_sets import INSTRUCTION_SETS, built_extension

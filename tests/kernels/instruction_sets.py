@@ -80,7 +80,8 @@ def _compile_avx512_on_avx2() -> Path:
                 subprocess.Popen(["g++", *flags, "-c", source, "-o", out])
                 for source, out in zip(sources, objects, strict=True)
             ]
-            if any([compiler.wait() != 0 for compiler in compilers]):
+            statuses = [compiler.wait() for compiler in compilers]
+            if any(statuses):
                 raise RuntimeError("tests/csrc/avx512_on_avx2 does not compile, see the output of g++")
             partial = result.with_suffix(".partial")
             subprocess.run(["g++", "-shared", *objects, "-o", partial], check=True)

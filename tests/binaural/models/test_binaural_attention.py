@@ -219,7 +219,7 @@ def test_load_refuses(tmp_path):
         ({"ear_width": 0}, "ear_width must be positive"),
         ({"matching": "dtw"}, "matching must be one of"),
         ({"matching": "concatenation", "scope": "plane"}, "matching 'concatenation' needs scope 'time'"),
-        ({"features": ["camera"]}, "cannot be fed with the camera"),
+        ({"features": ["camera"]}, "must be of sound"),
         ({"features": ["mel"]}, "features must be different ones of"),
     ],
 )

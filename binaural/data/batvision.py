@@ -49,7 +49,7 @@ class BatVisionV2(EchoDataset):
         blacklist: audio or depth files to leave out, as paths relative to `root`
             (`"Attic/audio/audio_12.wav"`).
         augment: vary each recording at random (`binaural.data.augmentation`).
-        features: what a network is fed with, names in `binaural.features.FEATURES`.
+        features: input features, names in `binaural.features.FEATURES`.
         camera: items have the camera's picture too.
 
     Raises:
@@ -62,7 +62,7 @@ class BatVisionV2(EchoDataset):
     CAMERA_COLUMNS = ("camera path", "camera file name")
 
     LEAD_IN = 269  # 6.1 ms
-    ONSETS = (0.0059, 0.0075)  # in the published recordings and in simulated ones: 0.00655 to 0.0068
+    ONSETS = (0.0059, 0.0075)  # seconds; in published and simulated recordings 0.00655 to 0.00703
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class BatVisionV1(EchoDataset):
             long as the first. `"preset"` is `V1_CROP` for the default preprocessing and None for the
             official one.
         augment: vary each recording at random (`binaural.data.augmentation`).
-        features: what a network is fed with, names in `binaural.features.SOUND`.
+        features: input features, names in `binaural.features.SOUND`.
         camera: must be False; the camera's pictures of this data set are not read.
 
     Raises:

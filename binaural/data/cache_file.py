@@ -139,6 +139,8 @@ def _make_header(
 
 def _reserve(descriptor: int, size: int) -> None:
     """Have the file system set the bytes aside now, so that a disk too small is known before the work."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:

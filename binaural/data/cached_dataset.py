@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,11 @@ class CachedEchoes(Dataset[tuple[Tensor, ...]]):
         try:
             return self._map()
         except (FileNotFoundError, ValueError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path):
+            pass
+        with ExitStack() as stack:
+            with _naming_options(self.path, errno.EROFS, errno.EACCES, errno.EPERM):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path))
             try:
                 return self._map()  # another process has made it meanwhile
             except FileNotFoundError:
@@ -131,18 +135,25 @@ class CachedEchoes(Dataset[tuple[Tensor, ...]]):
             arrays = {name: (part.dtype, part.shape) for name, part in zip(names, first, strict=True)}
             samples = DataLoader(transformed, None, num_workers=num_workers)
             bar = tqdm(samples, desc=f"caching {self.path.stem}", unit="sample")
-            try:
+            with _naming_options(self.path, errno.ENOSPC, errno.EDQUOT):
                 build_cache(self.path, self._made_of, arrays, len(self), bar)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror}: cannot cache samples; name another folder with --cache_dir, or do "
-                    "without by --no-cache",
-                    str(self.path),
-                ) from error
         return self._map()
+
+
+@contextmanager
+def _naming_options(path: Path, *numbers: int) -> Iterator[None]:
+    """Let an OSError with one of these numbers name the options for another folder, or for no cache."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: cannot cache samples; name another folder with --cache_dir, or do "
+            "without by --no-cache",
+            str(path),
+        ) from error
 
 
 Echoes = EchoDataset | CachedEchoes

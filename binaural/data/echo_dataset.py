@@ -104,13 +104,13 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return self.vary(*self.load_all(index))
 
-    def vary(self, waveform: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        """An item made of what `load_all` gave, with random variation if `augment`."""
+    def vary(self, waveform: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+        """An item from the outputs of `load_all`, with random variation if `augment`."""
         if self.augment:
-            waveform, *seen = augment_recording(waveform, *seen)  # type: ignore[assignment]
+            waveform, *maps = augment_recording(waveform, *maps)  # type: ignore[assignment]
         if self.features == CAMERA:
-            return seen[1], seen[0]
-        return (waveform if self.waveforms else self.front_end(waveform)), *seen
+            return maps[1], maps[0]
+        return (waveform if self.waveforms else self.front_end(waveform)), *maps
 
     def load_all(self, index: int) -> tuple[Tensor, ...]:
         """Waveform and depth as `load`, and the picture where items have one; nothing is augmented."""
@@ -120,7 +120,7 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         return waveform, depth
 
     def description(self) -> dict[str, str]:
-        """What an item depends on beside the recording itself."""
+        """The options that an item depends on, as text."""
         return {
             "layout": type(self).__name__,
             "image_size": str(self.image_size),

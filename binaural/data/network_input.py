@@ -1,4 +1,4 @@
-"""A network's input, made of any recording as it was made in training."""
+"""A network's input from any recording, made as in its training."""
 
 from collections.abc import Sequence
 
@@ -18,15 +18,15 @@ from binaural.features import CAMERA, MAGNITUDE, check_features
 class NetworkInput:
     """Cuts whole recordings as the data set of a training run does and makes its features of them.
 
-    Recordings of another data set are moved in time, so that the chirp arrives where it did in training, and
-    what they lack before or behind is silence.
+    Recordings of another data set are shifted in time, so that the chirp arrives as in training; missing
+    samples at either end are zeros.
 
     Args:
         dataset: name of the training run's data set, in `binaural.data.DATASETS`.
         image_size: rows and columns of the input.
         max_depth: metres, the training run's.
         preprocessing: "default" or "official".
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        features: input features, names in `binaural.features.FEATURES`.
 
     Attributes:
         lead_in: samples before the chirp arrives, in the training run's recordings.
@@ -65,12 +65,12 @@ class NetworkInput:
         self.length = self.needed
         self.front_end = make_front_end(features, self.needed or 1, image_size, preprocessing)
         if preprocessing == "default" and issubclass(kind, BatVisionV2):
-            # It shows what follows, where version 1 shows silence.
+            # The last columns show the samples that follow; with version 1 they show zeros.
             self.length = self._grid.num_samples
 
     @property
     def sees(self) -> bool:
-        """The network is fed with the camera's pictures, and hears nothing."""
+        """The network's input is the camera's picture, without sound."""
         return self.features == CAMERA
 
     @property
@@ -97,7 +97,7 @@ class NetworkInput:
         return F.pad(recording, (0, self.length - recording.shape[1]))
 
     def first_sample(self, lead_in: int | None = None) -> int:
-        """Which sample of a recording with that lead-in the network hears first; negative: silence before."""
+        """First sample of the input in a recording with that lead-in; negative: zeros come first."""
         return self.start + (0 if lead_in is None else lead_in - self.lead_in)
 
     def check_length(self, recording: Tensor, name: object) -> None:
@@ -120,14 +120,16 @@ class NetworkInput:
         With the default preprocessing that is hop × windows a column / sample rate.
 
         Args:
-            recording: [2, T], needed where the network hears recordings whole.
+            recording: [2, T], needed if the input covers whole recordings.
         """
         if self.preprocessing == "default":
             return self._grid.column / SAMPLE_RATE
         length = self.length
         if length is None:
             if recording is None:
-                raise ValueError("the network hears recordings whole: the time of a column depends on them")
+                raise ValueError(
+                    "the input covers whole recordings: the time of a column depends on their length"
+                )
             length = recording.shape[1]
         return length / self.image_size / SAMPLE_RATE
 

@@ -38,7 +38,7 @@ def onset(waveform: Tensor) -> float:
 
 
 def recording_faults(waveform: Tensor, onsets: tuple[float, float] | None) -> list[str]:
-    """What is wrong with a recording [2, T], full scale at 1: a clause for each fault.
+    """Faults of a recording [2, T], full scale at 1: a clause for each.
 
     Args:
         waveform: the recording from its beginning.

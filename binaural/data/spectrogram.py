@@ -80,7 +80,7 @@ class LogSpectrogram(nn.Module):
     FLOOR_DB = -90.0
 
     MAGNITUDE_DTYPE = torch.float16
-    """What holds the square root of `power`: 0.004 dB fine, and 0.02 dB at the floor."""
+    """Type that holds the square root of `power`: exact to 0.004 dB, and to 0.02 dB at the floor."""
 
     def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class LogSpectrogram(nn.Module):
         return power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
 
     def scale(self, power: Tensor) -> Tensor:
-        """What the network sees of the cells' power."""
+        """The network's input from the cells' power."""
         floor = 10 ** (self.FLOOR_DB / 10)
         return 1 - 10 * torch.log10(power + floor) / self.FLOOR_DB
 
@@ -148,7 +148,7 @@ class OfficialSpectrogram(nn.Module):
         return self(waveform).square()
 
     def scale(self, power: Tensor) -> Tensor:
-        """What the network sees of the cells' power."""
+        """The network's input from the cells' power."""
         return power.sqrt()
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ _OTHER_CHUNKS = (b"LIST", b"fact", b"bext", b"cue ", b"PEAK", b"id3 ", b"ID3 ", 
 
 
 def open_wav(path: Path, limit: int) -> Path | io.BytesIO:
-    """What to open as a WAV file: `path`, or a copy in memory with the length of its data set right.
+    """The source to open as a WAV file: `path`, or a copy in memory whose header has the right length.
 
     libsndfile reads placeholders to the end of the file, but zero as no samples.
 

@@ -4,10 +4,11 @@ Drawn by Pillow: Matplotlib takes five times as long for a picture of this kind.
 """
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -36,7 +37,7 @@ def draw_depth(path: Path, depth: NDArray[np.float32], title: str, farthest: flo
     canvas = Image.new("RGB", (scale_left + _SCALE + _LABELS, top + height + _MARGIN), "white")
     canvas.paste(_colour(depth / farthest, (_WIDTH, height)), (left, top))
     canvas.paste(_colour(np.linspace(1, 0, 256)[:, None], (_SCALE, height)), (scale_left, top))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(canvas), _font()
     draw.text((left + _WIDTH / 2, top / 2), title, _TEXT, font, "mm")
     draw.text((scale_left, top / 2), "depth, m", _TEXT, font, "lm")
     for share in np.linspace(0, 1, _TICKS):
@@ -45,6 +46,12 @@ def draw_depth(path: Path, depth: NDArray[np.float32], title: str, farthest: flo
     content = io.BytesIO()
     canvas.save(content, format="PNG")
     write_atomically(path, content.getvalue())
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    # Matplotlib's own font: Pillow's default lacks letters beyond ASCII.
+    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 13)
 
 
 def _colour(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:

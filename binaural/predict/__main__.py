@@ -24,7 +24,7 @@ from binaural.predict.recordings import find_recordings, read_input
 FORMATS = ("npy", "png", "ply")
 
 DESCRIPTION = """\
-Depth from stereo WAV recordings (left ear, right ear) of any sample rate. NAME.wav becomes, in --output:
+Depth from stereo WAV recordings (left ear, right ear), 8 to 384 kHz. NAME.wav becomes, in --output:
 
   NAME.npy   float32 [S, S], metres along the viewing axis; rows from the top, columns from the left
   NAME.png   the same in colour, with a scale

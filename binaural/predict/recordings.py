@@ -43,7 +43,7 @@ def find_recordings(inputs: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_input(path: Path, network_input: NetworkInput) -> tuple[Tensor, list[str]]:
-    """The network's input [C, S, S] of a stereo WAV file of any sample rate, and the recording's faults.
+    """The network's input [C, S, S] of a stereo WAV file, and the recording's faults.
 
     Raises:
         FileNotFoundError: there is no such file.

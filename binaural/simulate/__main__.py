@@ -21,7 +21,7 @@ echoes at the ears of a dummy head (mirror and diffuse reflections, reverberatio
 and picture of a camera beside them, with the gaps that a real depth camera leaves.
 
 The same options give the same bytes on one machine, however many workers share the work. It may be stopped
-at any moment: the same command goes on from there, and <root> appears when it is complete.
+at any moment: the same command continues, and <root> appears when it is complete.
 """
 
 EPILOG = """\
@@ -30,7 +30,7 @@ examples:
   python -m binaural.simulate data/more --rooms_train 8000 --seed 1
   python -m binaural.simulate data/flat --mesh scan.glb    places in your own scan, in metres
   python -m binaural.simulate --report report.png --real BatVisionV2
-                                                           how near to a real recording it comes
+                                                           simulated beside real recordings
 """
 
 
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         return 130
     print(options.report or root)
     return 0

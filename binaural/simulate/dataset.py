@@ -82,7 +82,7 @@ def simulate_dataset(
 
     The same arguments give the same bytes, whatever the number of workers and however often the work was
     interrupted. It is done in `<root>.partial`, which becomes root when it is complete; a call after an
-    interruption goes on where the last one stopped, and a call for what is complete returns at once. Two
+    interruption continues where the last one stopped, and a call for a complete data set returns at once. Two
     processes may call at the same time: one works, the other waits.
 
     Args:
@@ -116,8 +116,8 @@ def simulate_dataset(
         if _refuse_other_content(root, parameters):
             return given
         partial = root.with_name(root.name + ".partial")
-        _prepare(partial, parameters)
         _remove_empty(root)
+        _prepare(partial, parameters)
         missing = [
             index
             for _, indices in parameters.splits()
@@ -278,7 +278,7 @@ class Recording:
 def simulate_recording(
     scene: Scene, pose: Pose, rng: np.random.Generator, depth_width: int = DEPTH_WIDTH
 ) -> Recording:
-    """What the rig's microphones and camera record at a pose."""
+    """The recording of the rig's microphones and camera at a pose."""
     sound = echo_paths.record(scene, pose, rng)
     # 24 bits in a 32-bit container, as the real rig writes them.
     audio = np.rint(sound.T.astype(np.float64) * (2**23 - 1)).astype(np.int32) << 8
@@ -294,7 +294,7 @@ def simulate_recording(
 def random_place(
     parameters: Parameters, index: int, mesh: Path | None
 ) -> tuple[Scene, Pose, np.random.Generator]:
-    """Scene and pose of recording number index, and the generator that goes on from there.
+    """Scene and pose of recording number index, and the generator for the rest of the recording.
 
     The stream depends on seed, split and position in the split alone: a data set with more training
     rooms has the same test rooms.
@@ -309,7 +309,9 @@ def random_place(
         scene = _mesh_scene(mesh, parameters.seed)
         pose = random_mesh_pose(scene, rng)
         if pose is None:
-            raise ValueError(f"mesh {mesh}: found no place where a sensor touches nothing and sees something")
+            raise ValueError(
+                f"mesh {mesh}: found no place for a sensor: free of contact and in view of a surface"
+            )
         return scene, pose, rng
     while True:  # a room so crowded that nothing fits is rare: draw another
         scene, boxes = random_room(rng)

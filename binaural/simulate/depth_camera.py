@@ -1,7 +1,7 @@
 """The camera beside the ears: a depth map with a stereo camera's flaws, and a colour picture.
 
 Pinhole, 90 degrees wide and 58.7 degrees high (16:9), looking along the sensor's forward axis from the
-point where the sound is emitted and heard.
+position of the speaker and the ears.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def measured_depth(
 ) -> NDArray[np.uint16]:
     """The depth map a stereo camera would give: [height, width], millimetres, 0 where it has none.
 
-    Missing are, as on real recordings: bands along the border (where only one lens sees), the surroundings
-    of depth steps (occlusion), surfaces seen at a grazing angle, patches of surfaces without texture, and
-    what lies out of range. About a fifth of the pixels on average.
+    Missing are, as on real recordings: bands along the border (in the view of one lens only), the
+    surroundings of depth steps (occlusion), surfaces at a grazing angle, patches of surfaces without
+    texture, and depths out of range. About a fifth of the pixels on average.
     """
     height, width = depth.shape
     hit = triangle >= 0

@@ -1,4 +1,4 @@
-"""Echoes of a scene at the sensor: every way from the speaker to the ears that the simulation knows.
+"""Echoes of a scene at the sensor: all paths from the speaker to the ears that are simulated.
 
 Each part returns arrivals in the same words: delay [K] in seconds since the emission, amplitude [K] (sound
 pressure, 1 at 1 m before the speaker in free field) and direction [K, 3] (world axes, towards where the
@@ -99,19 +99,19 @@ def diffuse(scene: Scene, pose: Pose, rng: np.random.Generator, rays: int = RAYS
         home = pose.position - point
         reach = np.linalg.norm(home, axis=1)
         cosine = np.einsum("ni,ni->n", normal, home) / np.maximum(reach, 1e-9)
-        heard = cosine > 0
+        audible = cosine > 0
         if bounce > 0:  # the first hit sees the sensor: that is where its ray came from
-            heard &= scene.visible(point, pose.position)
+            audible &= scene.visible(point, pose.position)
         lambert = energy * scattering * cosine / (np.pi * np.maximum(reach, NEAREST) ** 2)
-        radiated = lambert[heard]
-        lengths.append(travelled[heard] + reach[heard])
-        energies.append(radiated * emitted[heard])
-        directions.append(-home[heard])
+        radiated = lambert[audible]
+        lengths.append(travelled[audible] + reach[audible])
+        energies.append(radiated * emitted[audible])
+        directions.append(-home[audible])
         if bounce > 0:
-            back = mirrored_first[heard]
+            back = mirrored_first[audible]
             lengths.append(lengths[-1][back])
-            energies.append(radiated[back] * directivity(pose, -home[heard][back]) ** 2)
-            directions.append(outward[heard][back])
+            energies.append(radiated[back] * directivity(pose, -home[audible][back]) ** 2)
+            directions.append(outward[audible][back])
 
         rough = rng.random(len(point)) < scattering
         mirrored = heading - 2 * np.einsum("ni,ni->n", heading, normal)[:, None] * normal
@@ -250,7 +250,7 @@ def impulse_response(
     """Pressure at both ears after a unit impulse, [2, FRAMES], the emission at frame 0.
 
     Args:
-        parts: the arrivals to hear; by default all that the scene has and the rig's own.
+        parts: the arrivals to render; by default all that the scene has and the rig's own.
     """
     if parts is None:
         rain, escaped = diffuse(scene, pose, rng)
@@ -271,7 +271,7 @@ def impulse_response(
 
 
 def record(scene: Scene, pose: Pose, rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the rig records: [2, FRAMES], full scale 1, left ear first."""
+    """The rig's recording: [2, FRAMES], full scale 1, left ear first."""
     response = impulse_response(scene, pose, rng)
     emission = round((LEAD_IN - LEAK_DISTANCE / SPEED_OF_SOUND) * SAMPLE_RATE)
     size = 1 << 15  # at least response and pulse together, so that nothing wraps round

@@ -46,7 +46,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What the S flat pieces of a scene are made of, one entry each.
+    """Materials of the S flat pieces of a scene, one entry each.
 
     absorption [S]: share of the sound energy that is lost at about 1 kHz. scattering [S]: share of the
     reflected energy that leaves in all directions (Lambert). albedo [S, 3]: colour. texture [S]: contrast

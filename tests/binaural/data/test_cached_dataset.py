@@ -188,6 +188,21 @@ def test_a_full_disk_keeps_what_was_there(v2_root, tmp_path, monkeypatch, where)
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_read_only_folder_names_the_options(v2_root, tmp_path, monkeypatch, number):
+    def fail(self, *_, **__):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", fail)
+    with pytest.raises(OSError, match="cannot cache samples; name another folder with --cache_dir.*cache"):
+        CachedEchoes(open_v2(v2_root), tmp_path / "cache", "train")
+
+
+def test_systems_that_cannot_reserve_space(v2_root, tmp_path, monkeypatch):
+    monkeypatch.delattr(cache_file.os, "posix_fallocate", raising=False)
+    assert len(CachedEchoes(open_v2(v2_root), tmp_path, "train")) == 5
+
+
 def _build(root, folder, start, results):
     start.wait()
     results.put(CachedEchoes(open_v2(root), folder, "train")[3][0].sum().item())

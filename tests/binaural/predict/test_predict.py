@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,57 @@ def test_what_is_no_recording_is_named_and_the_others_are_predicted(
     assert f"{wavs / 'bad.wav'}: {message}" in said.err
     assert "3 recordings" in said.out
     assert sorted(path.name for path in output.iterdir()) == ["a.npy", "b.npy", "c.first.npy"]
+
+
+def test_faults_of_a_recording_are_warnings(wavs, save_network, output, capsys):
+    samples, rate = soundfile.read(wavs / "a.wav")
+    changed = {
+        "left": ("the left ear is silent", samples * [0, 1]),
+        "clipped": ("clipped, ", (30 * samples).clip(-1, 1)),
+        "late": ("the chirp arrives after 26.", np.pad(samples, ((882, 0), (0, 0)))),
+    }
+    for name, (_, values) in changed.items():
+        soundfile.write(wavs / f"{name}.wav", values, rate)
+    predict(save_network("a"), output, wavs, "--formats", "npy")
+    said = capsys.readouterr().err
+    for name, (fault, _) in changed.items():
+        assert f"warning: {wavs / name}.wav: {fault}" in said
+    for name in ("a", "b", "c.first"):
+        assert f"{wavs / name}.wav" not in said
+        assert (output / f"{name}.npy").exists()
+
+
+def test_hidden_files_are_skipped(wavs, save_network, output):
+    (wavs / "._a.wav").write_bytes(b"\0\5\x16\7" + bytes(4000))
+    predict(save_network("a"), output, wavs, "--formats", "npy")
+    assert sorted(path.name for path in output.iterdir()) == ["a.npy", "b.npy", "c.first.npy"]
+
+
+def test_a_runs_folder_stands_for_its_best(wavs, save_network, output):
+    best = save_network("run/best")
+    (best.parent / "config.json").write_text("{}")  # the run's options, not a network
+    predict(best.parent, output / "run", wavs / "a.wav", "--formats", "npy")
+    predict(best, output / "best", wavs / "a.wav", "--formats", "npy")
+    assert (output / "run/a.npy").read_bytes() == (output / "best/a.npy").read_bytes()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(wavs, save_network, output, monkeypatch):
+    def fail(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    folder = save_network("a")
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    monkeypatch.setattr("binaural.predict.__main__.read_input", pytest.fail)
+    with pytest.raises(SystemExit) as error:
+        predict(folder, output, wavs)
+    assert "Read-only file system: name another folder with --output" in str(error.value.code)
+
+
+def test_prediction_and_training_import_no_ray_caster():
+    code = (
+        "import sys; sys.modules.update(embreex=None, trimesh=None); import binaural.predict.__main__, train"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_inputs_that_cannot_be_meant_are_refused_before_anything_is_written(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from binaural.simulate import simulate_dataset
@@ -59,3 +60,37 @@ def test_envelope_and_bands_state_known_levels():
     density = bands(noise)  # variance 1 spread over half the sample rate
     assert density[BANDS > 1000].mean() == pytest.approx(10 * np.log10(2 / RATE), abs=0.5)
     assert np.argmax(bands(tone)) == np.argmin(np.abs(BANDS - 1000))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda audio, depth: np.save(depth, np.full((9, 16), 2.5, np.float32)), "are these metres"),
+        (lambda audio, depth: np.save(depth, np.zeros((9, 16, 3), np.uint16)), "expected a depth map"),
+        (
+            lambda audio, depth: soundfile.write(audio, np.zeros((20_000, 2)), RATE),
+            "both ears are silent, nothing to compare",
+        ),
+    ],
+)
+def test_files_that_the_loader_refuses_are_refused_before_anything_is_simulated(
+    tmp_path, capsys, damage, message
+):
+    real = simulate_dataset(tmp_path / "real", 1, 1, 1, depth_width=32, workers=1, progress=False)
+    folder = real / "Simulated"
+    damage(folder / "audio/audio_2.wav", folder / "depth/depth_2.npy")
+    options = ["--report", str(tmp_path / "r.png"), "--real", str(real)]
+    assert main([str(tmp_path / "data"), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert str(folder) in said
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["r.jpeg", "report", "folder.png"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_simulated(tmp_path, capsys, name):
+    (tmp_path / "folder.png").mkdir()
+    options = ["--report", str(tmp_path / name), "--real", str(tmp_path / "none")]
+    assert main([str(tmp_path / "data"), *options]) == 2
+    assert "expected the name of a PNG file" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

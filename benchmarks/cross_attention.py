@@ -9,8 +9,8 @@ from torch import Tensor
 
 from benchmarks.case import Case
 from binaural.kernels import cross_attention
-from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 from binaural.kernels.cross_attention import reference
+from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 
 # R (batch x frequency rows), N = M (time steps), heads, d, dv: levels 2 to 5 of a 256 x 256 input at batch 8
 # and 64 base channels; then the dense plane, of 64 x 64 and of 128 x 128 pixels.

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.case import Case
-from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 from binaural.kernels.depth_loss import reference, weighted_loss
 from binaural.kernels.depth_loss.reference import EPSILON
+from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 
 # B, H, W: beyond the caches, within them, and so small that calls count.
 SHAPES = ((64, 256, 256), (16, 256, 256), (16, 64, 64))

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from binaural import kernels
 from benchmarks.gpu_calls import (
     IMAGES,
     OPERATIONS,
@@ -33,6 +32,7 @@ from benchmarks.gpu_calls import (
 from benchmarks.gpu_count_cuda import CudaCounter, demangle
 from benchmarks.gpu_static import ARCHITECTURES, GPUS, Compiled, compile_launch, inspect_library
 from benchmarks.report import RESULTS, table
+from binaural import kernels
 from binaural.files import write_atomically
 from binaural.kernels.dispatch.triton_launch import Launch
 

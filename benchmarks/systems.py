@@ -14,12 +14,12 @@ from benchmarks.cross_attention import count_flops
 from binaural import BinauralAttentionDepthNet, BinauralCrossAttention, UNet
 from binaural.attention import Scope
 from binaural.blocks import ALL_SKIPS
+from binaural.kernels import use_backend
 from binaural.losses import BinauralAttentionLoss
 from binaural.precision import autocast
 from binaural.sharing import each_ear
 from binaural.training.optimisation import compile_network, make_optimizer
 from binaural.training.options import parse_options
-from binaural.kernels import use_backend
 
 LEAN = 0.375  # of large networks a step takes half of the U-Net's time
 OURS, OURS_LEAN, OURS_ALL_SKIPS, FAST_UNET, USUAL_UNET = (

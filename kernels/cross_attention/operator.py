@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.cross_attention import triton_entry
 from binaural.kernels.cross_attention.checks import check
 from binaural.kernels.cross_attention.reference import reference
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
 
 _CUDA_CHANNELS = 128  # kMaxChannels of csrc/cross_attention/cuda_plan.h
@@ -219,9 +219,7 @@ def _why_cuda_does_not_cover(q_left: Tensor) -> str | None:
     if q_left.dtype == torch.float64:
         return "its kernels compute in float32, and these tensors are float64"
     if q_left.shape[3] > _CUDA_CHANNELS:
-        return (
-            f"its kernels take at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
-        )
+        return f"its kernels take at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
     return None
 
 

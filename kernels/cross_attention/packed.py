@@ -5,10 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
-from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
 from binaural.kernels.cross_attention import triton_entry
+from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
 from binaural.kernels.cross_attention.operator import (
     WHY_NOT_COVERED,
     cross_attention,
@@ -16,6 +14,8 @@ from binaural.kernels.cross_attention.operator import (
     to_autocast,
 )
 from binaural.kernels.cross_attention.packed_views import unpack, unpack_ears
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
 
 
@@ -59,7 +59,9 @@ def packed_cross_attention(
     check_max_lag(max_lag)
     check_lag_bias(lag_bias, q_left)
     name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)
-    takes_values = name != "triton" or value_channels // heads <= triton_entry.most_value_channels(packed.dtype)
+    takes_values = name != "triton" or value_channels // heads <= triton_entry.most_value_channels(
+        packed.dtype
+    )
     if name not in _FORWARD or not takes_values or q_left.numel() == 0:
         ears = unpack_ears(packed, heads, query_channels, value_channels)
         options: dict[str, Any] = {"scale": scale, "max_lag": max_lag, "lag_bias": lag_bias}
@@ -170,7 +172,10 @@ _FORWARD: dict[str, Any] = {
 }
 _BACKWARD: dict[str, Any] = {
     "triton": define_operator(
-        "cross_attention_packed_backward_triton", _BACKWARD_SCHEMA, triton_entry.packed_backward, _fake_backward
+        "cross_attention_packed_backward_triton",
+        _BACKWARD_SCHEMA,
+        triton_entry.packed_backward,
+        _fake_backward,
     )
 }
 if extension.WHY_NOT_LOADED is None:

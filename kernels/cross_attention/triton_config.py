@@ -5,6 +5,7 @@ gets small blocks: in its products on tensor cores, three operands take the plac
 """
 
 from collections.abc import Sequence
+
 import torch
 import triton
 from torch import Tensor
@@ -72,10 +73,15 @@ def forward_whole_config(n: int, m: int, d: int, dv: int, dtype: torch.dtype) ->
     return {"BLOCK_M": min(block(m), 32), "num_warps": max(1, min(2, block(n) // 16)), "num_stages": 1}
 
 
-def backward_whole_config(n: int, m: int, d: int, dv: int, dtype: torch.dtype) -> Config:
-    if dtype == torch.float32:
-        return {"BLOCK_M": min(block(m), 16), "num_warps": 4, "num_stages": 1}
-    return {"BLOCK_M": min(block(m), 32), "num_warps": max(1, min(4, block(n) // 16)), "num_stages": 1}
+def backward_whole_config(
+    n: int, m: int, d: int, dv: int, dtype: torch.dtype
+) -> tuple[Config, Config | None]:
+    """The choice, and the one in its place before sm_90, where operands of products lie in registers."""
+    warps = max(1, min(4, block(n) // 16))
+    narrow = {"BLOCK_M": 16, "num_warps": 4 if dtype == torch.float32 else warps, "num_stages": 1}
+    if dtype == torch.float32 or (block(n) == 32 and max(d, dv) > 32):
+        return narrow, None
+    return {"BLOCK_M": min(block(m), 32), "num_warps": warps, "num_stages": 1}, narrow
 
 
 def full_blocks(n: int, m: int) -> bool:
@@ -91,7 +97,9 @@ def forward_config(plain: bool, dtype: torch.dtype) -> tuple[Config, Config | No
     if dtype == torch.float32:
         return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 1}, None
     small = {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 4, "num_stages": 2}
-    return ({"BLOCK_A": 128, "BLOCK_B": 128, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
+    return (
+        ({"BLOCK_A": 128, "BLOCK_B": 128, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
+    )
 
 
 def backward_config(channels: int, plain: bool, dtype: torch.dtype) -> tuple[Config, Config | None]:
@@ -102,7 +110,9 @@ def backward_config(channels: int, plain: bool, dtype: torch.dtype) -> tuple[Con
     if channels > 288:
         return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}, None
     small = {"BLOCK_A": 64, "BLOCK_B": 32, "num_warps": 4, "num_stages": 2}
-    return ({"BLOCK_A": 128, "BLOCK_B": 64, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
+    return (
+        ({"BLOCK_A": 128, "BLOCK_B": 64, "num_warps": 8, "num_stages": 2}, small) if plain else (small, None)
+    )
 
 
 def lag_bias_config(dtype: torch.dtype) -> Config:

@@ -105,5 +105,7 @@ def sum_near_lags(
         p_problems = shares + (r.to(tl.int64) * heads + head)[:, None] * (3 * WARPS * 64)
         for warp in tl.static_range(WARPS):
             pair = (diagonal * WARPS + warp) * 64 + row * 8 + column % 8
-            b_sums += tl.load(p_problems + pair[None, :], mask=(r < problems)[:, None] & (diagonal < 3)[None, :], other=0.0)
+            b_sums += tl.load(
+                p_problems + pair[None, :], mask=(r < problems)[:, None] & (diagonal < 3)[None, :], other=0.0
+            )
     tl.store(dlag_bias + tl.program_id(0), tl.sum(tl.sum(b_sums, axis=1), axis=0))

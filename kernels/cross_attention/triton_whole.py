@@ -91,7 +91,9 @@ def forward_whole(
     # One exponential serves both directions, E = 2^S, if no |S| can be so large that a sum of E overflows or a whole
     # row or column of E vanishes. |S| is at most the product of the norms (Cauchy and Schwarz), plus the bias.
     shared_steps = 0  # right steps that the first of the two loops takes: all or none
-    first_max = float("-inf")  # what the rows' sums have subtracted from the logits when the second loop begins
+    first_max = float(
+        "-inf"
+    )  # what the rows' sums have subtracted from the logits when the second loop begins
     if k_left is None:
         b_norm = 0.0
         for first in range(0, m, BLOCK_M):
@@ -113,7 +115,20 @@ def forward_whole(
             b_qr = load_tile(q_right, q_right_strides, r, head, j, m, D, BLOCK_D, FULL)  # [M, D]
             b_vr = load_tile(v_right, v_right_strides, r, head, j, m, DV, BLOCK_DV, FULL)  # [M, DV]
             b_s = biased_logits(
-                b_ql, b_qr, lag_bias, head, longest, first, b_below, b_on, b_above, m_pairs, scale, NEAR, MASKED, WARPS
+                b_ql,
+                b_qr,
+                lag_bias,
+                head,
+                longest,
+                first,
+                b_below,
+                b_on,
+                b_above,
+                m_pairs,
+                scale,
+                NEAR,
+                MASKED,
+                WARPS,
             )
             b_e = tl.exp2(b_s)  # [N, M]
             b_low = round_to(b_e, b_vl.dtype)
@@ -149,7 +164,20 @@ def forward_whole(
         if k_left is not None:
             b_kr = load_tile(k_right, k_right_strides, r, head, j, m, D, BLOCK_D, FULL)  # [M, D]
             b_s = biased_logits(
-                b_ql, b_kr, lag_bias, head, longest, first, b_below, b_on, b_above, m_pairs, scale, NEAR, MASKED, WARPS
+                b_ql,
+                b_kr,
+                lag_bias,
+                head,
+                longest,
+                first,
+                b_below,
+                b_on,
+                b_above,
+                m_pairs,
+                scale,
+                NEAR,
+                MASKED,
+                WARPS,
             )
         b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))  # [N]
         b_shift = finite(b_new_max)
@@ -244,7 +272,20 @@ def backward_whole(
 
         # left ear
         b_s = biased_logits(
-            b_ql, b_kr, lag_bias, head, longest, first, b_below, b_on, b_above, m_pairs, log2_scale, NEAR, MASKED, WARPS
+            b_ql,
+            b_kr,
+            lag_bias,
+            head,
+            longest,
+            first,
+            b_below,
+            b_on,
+            b_above,
+            m_pairs,
+            log2_scale,
+            NEAR,
+            MASKED,
+            WARPS,
         )  # [N, M]
         b_p = tl.exp2(b_s - b_lse_left[:, None])
         if MASKED:  # also where lse is NaN
@@ -263,7 +304,20 @@ def backward_whole(
         # right ear
         if k_left is not None:
             b_s = biased_logits(
-                b_kl, b_qr, lag_bias, head, longest, first, b_below, b_on, b_above, m_pairs, log2_scale, NEAR, MASKED, WARPS
+                b_kl,
+                b_qr,
+                lag_bias,
+                head,
+                longest,
+                first,
+                b_below,
+                b_on,
+                b_above,
+                m_pairs,
+                log2_scale,
+                NEAR,
+                MASKED,
+                WARPS,
             )
         b_p = tl.exp2(b_s - b_lse_right[None, :])
         if MASKED:
@@ -317,7 +371,12 @@ def backward_whole(
         store_tile(dk_left, dk_left_strides, r, head, i, n, b_dkl * scale, D, BLOCK_D, FULL)
     if NEAR:
         b_pair = tl.arange(0, 8)[:, None] * 8 + tl.arange(0, 8)[None, :]
-        p_sums = dlag_bias + program * (3 * WARPS * 64) + (tl.arange(0, WARPS) * 64)[:, None, None] + b_pair[None, :, :]
+        p_sums = (
+            dlag_bias
+            + program * (3 * WARPS * 64)
+            + (tl.arange(0, WARPS) * 64)[:, None, None]
+            + b_pair[None, :, :]
+        )
         tl.store(p_sums, b_dbelow)
         tl.store(p_sums + WARPS * 64, b_don)
         tl.store(p_sums + 2 * WARPS * 64, b_dabove)

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.depth_loss import triton_entry
 from binaural.kernels.depth_loss.checks import check, check_weight, check_weight_tensor, check_weights
 from binaural.kernels.depth_loss.reference import reference
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
 
 

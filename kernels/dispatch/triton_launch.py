@@ -11,7 +11,6 @@ Config = dict[str, int]
 Grid = tuple[int] | Callable[[dict[str, int]], tuple[int]]
 
 
-
 @dataclass(frozen=True)
 class Launch:
     """One launch of one kernel."""
@@ -21,7 +20,9 @@ class Launch:
     arguments: tuple[Any, ...]
     constants: dict[str, int]
     config: Config  # blocks, warps and stages
-    small_config: Config | None = None  # in place of `config` on GPUs with little shared memory: all but sm_90 to 110
+    small_config: Config | None = (
+        None  # in place of `config` on GPUs with little shared memory: all but sm_90 to 110
+    )
 
     def __call__(self) -> None:
         config = self.config

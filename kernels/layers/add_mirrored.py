@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import complete_operator
 from binaural.kernels.layers import reference
 from binaural.kernels.layers.dispatch import from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
 
 
 def add_mirrored(both: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from binaural.kernels.layers.dispatch import as_map, from_rows, is_covered
 from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.layers.dispatch import as_map, from_rows, is_covered
 
 
 def average_pool(x: Tensor, block: tuple[int, int]) -> Tensor:

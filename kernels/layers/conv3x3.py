@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from binaural.kernels.layers.dispatch import from_rows, is_covered
 from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.layers.dispatch import from_rows, is_covered
 
 # On processors without AVX-512 the library's gradient of the weights of channels-last maps runs at a sixth
 # to a half of the speed of its other two passes.

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import complete_operator
 from binaural.kernels.layers import reference
 from binaural.kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+from binaural.kernels.dispatch.registration import complete_operator
 from binaural.kernels.layers.batch_norm_relu import batch_norm_relu, move_running
 from binaural.kernels.layers.conv3x3 import conv3x3
 from binaural.kernels.layers.dispatch import as_map, autocast_dtype, from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
 
 STEM_CHANNELS = 2  # kStemChannels of csrc/layers/cpu_kernel.h
 """Channels of a map for which `stem` is more than its two operations, at most."""

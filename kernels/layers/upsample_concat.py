@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import complete_operator
 from binaural.kernels.layers import reference
 from binaural.kernels.layers.dispatch import as_map, from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:

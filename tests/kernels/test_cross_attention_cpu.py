@@ -12,8 +12,8 @@ import torch
 from backend import INSTRUCTION_SETS, Backend, built_extension
 from cross_attention_cases import Case, defined, make, relative_error
 
-from binaural import kernels
 from benchmarks.memory import peak_memory
+from binaural import kernels
 from binaural.kernels.dispatch import extension
 
 CASES = [

@@ -13,8 +13,8 @@ from cross_attention_cases import NAMES, Case, defined, make
 from torch import Tensor
 
 from binaural.kernels import cross_attention, packed_cross_attention, use_backend
-from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 from binaural.kernels.cross_attention import reference
+from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 
 WHY_NOT = WHY_UNAVAILABLE["triton", "cross_attention"]
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -212,7 +212,9 @@ def test_what_is_not_finite_does_not_pass_a_mask(steps: int, name: str, poison: 
         finite = value.isfinite()
         torch.testing.assert_close(our[finite], value[finite], atol=2e-5, rtol=1e-4, msg=what)
     by_name = dict(zip(call.names(), ours, strict=True))
-    assert by_name["lag_bias" if "lag_bias" in by_name else "d lag_bias"][:, [0, 1, 2, -3, -2, -1]].eq(0).all()
+    assert (
+        by_name["lag_bias" if "lag_bias" in by_name else "d lag_bias"][:, [0, 1, 2, -3, -2, -1]].eq(0).all()
+    )
     if name == "q_right":  # rows that mask the key
         far = [i for i in range(steps) if abs(i - 20) > 2]
         assert by_name["o_left"][:, far].isfinite().all()
@@ -237,7 +239,9 @@ def test_a_packed_tensor_is_neither_split_nor_joined() -> None:
     with Operators() as seen:
         o = packed_cross_attention(packed, 2, 32, 32, lag_bias=bias, backend="triton")
         torch.autograd.grad(o, (packed, bias), torch.ones_like(o))
-    copies = [name for name in seen.names if any(word in name for word in ("cat", "copy", "clone", "fill", "zero"))]
+    copies = [
+        name for name in seen.names if any(word in name for word in ("cat", "copy", "clone", "fill", "zero"))
+    ]
     assert not copies
     assert sum("packed" in name for name in seen.names) == 2
 

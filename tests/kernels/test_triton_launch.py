@@ -116,7 +116,11 @@ def test_the_tuner_knows_the_number_of_problems(steps: int) -> None:
 
     assert keys(1) != keys(2048)
     assert keys(1500) == keys(2048)
-    assert all("problems" in tuned(launch.kernel).keys for launch in plan(1, steps) if isinstance(launch, TunedLaunch))
+    assert all(
+        "problems" in tuned(launch.kernel).keys
+        for launch in plan(1, steps)
+        if isinstance(launch, TunedLaunch)
+    )
 
 
 @pytest.fixture

@@ -64,9 +64,23 @@ PARTS = (
     Part("Profile of a training step", _module("benchmarks.step_profile", "--device", "cuda"), 3),
     Part(
         "Training step",
-        _module("benchmarks.training_step", "--device", "cuda", "--compile", "--seconds", "5", "--no_growth"),
+        _module("benchmarks.training_step", "--device", "cuda", "--seconds", "5", "--no_growth"),
         15,
     ),
+    Part(
+        "Training step with CUDA graphs",
+        _module(
+            "benchmarks.training_step",
+            "--device",
+            "cuda",
+            "--graphs",
+            "--seconds",
+            "5",
+            "--no_growth",
+            "--no_naive",
+        ),
+        15,
+    ),  # fmt: skip
     Part("GPU tests", _module("pytest", "-q", "-m", "gpu and not slow", "tests"), 15),
     *(
         Part(

@@ -176,11 +176,11 @@ def losses(problem: Problem, setting: Setting, steps: int = STEPS) -> list[float
 
 
 def check_compiled(
-    device: str, precision: torch.dtype, problem: Problem
+    device: str, precision: torch.dtype, problem: Problem, graphs: bool = False
 ) -> tuple[list[float], list[float], str]:
     """Losses of eager and of compiled steps, channels-last, and what is wrong with them."""
     eager = losses(problem, Setting(device, precision, compiled=False))
-    compiled = losses(problem, Setting(device, precision, compiled=True))
+    compiled = losses(problem, Setting(device, precision, compiled=True, graphs=graphs))
     wrong = [
         f"step {number}: {b:.4f} compiled, {a:.4f} eager"
         for number, (a, b) in enumerate(zip(eager, compiled, strict=True))

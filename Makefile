@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXTENSION := binaural/kernels/_C.abi3.so
-# What the extension is built from: a change of any of it builds it anew.
+# A change of any of these builds the extension again.
 SOURCES := setup.py $(shell find csrc -type f)
+# A target whose recipe fails does not count as made.
+.DELETE_ON_ERROR:
 # ninja comes from the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -56,8 +58,8 @@ format: setup
 clean:
 	rm -rf build $(EXTENSION) *.egg-info
 
-# The build needs torch, so torch comes first. pip then builds the extension in silence, so its one line about
-# CUDA is asked for before.
+# The build needs torch, so torch is installed first. pip builds the extension without output, so setup.py
+# prints its line about CUDA before.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " \
 		+ sys.version.split()[0] + "; make PYTHON=... takes another")'

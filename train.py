@@ -5,6 +5,7 @@
 
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from binaural.data import CachedEchoes, EchoDataset, Echoes, open_split
 from binaural.data.loading import evaluation_loader
 from binaural.device import choose_device, choose_precision
 from binaural.evaluate import ConstantPredictor, evaluate, mean_depth
+from binaural.kernels import use_backend
 from binaural.metrics import METRICS
 from binaural.models.loading import load_network
 from binaural.pictures.curves import draw_curves
@@ -35,8 +37,10 @@ from binaural.training.trainer import LossNotFinite, Trainer
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
+    # Attention and loss take the backend as an argument; the fused layers take it from this context.
+    kernels = use_backend(options.kernel_backend) if options.kernel_backend else nullcontext()
     try:
-        with Processes(choose_device(options.device)) as processes:
+        with kernels, Processes(choose_device(options.device)) as processes:
             train(options, processes)
     except (ValueError, OSError, LossNotFinite) as error:
         # An error in a loading process comes with its traceback there; its last line is the error.
@@ -59,8 +63,7 @@ def train(options: Options, processes: Processes) -> None:
     path = Path(processes.from_main(lambda: str(choose_run_folder(options))))
 
     # Network
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device).to(memory_format=layout)
+    network = make_network(options).to(device).to(memory_format=torch.channels_last)
     if options.sync_batchnorm and processes.count > 1:
         synchronise_batchnorm(network)
     if options.checkpoint_activations:
@@ -111,7 +114,6 @@ def train(options: Options, processes: Processes) -> None:
             interruption.watch(batches),
             device=device,
             precision=precision,
-            channels_last=options.channels_last,
             threshold=options.metric_threshold,
         )
         processes.add_up(metrics.state)
@@ -133,7 +135,7 @@ def train(options: Options, processes: Processes) -> None:
 
             print(f"test, pixels deeper than {options.metric_threshold:g} m:")
             processes.wait()  # for the main one to have saved
-            best = load_network(run.best).to(device).to(memory_format=layout)
+            best = load_network(run.best).to(device).to(memory_format=torch.channels_last)
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
             results, floor = measure(best, test_set), measure(constant, test_set)
         except StopRequested as stop:

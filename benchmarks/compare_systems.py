@@ -30,7 +30,7 @@ Train every system on the same data with several seeds, measure the best epoch o
 write tables, JSON and a picture to benchmarks/results/compare_systems.*. Controls: the best constant, labels
 shuffled, either ear muted, the ears swapped (which must mirror the prediction).
 
-Runs that are done are not done again; after an interruption the same command goes on. Options after -- are
+Finished runs are kept; after an interruption the same command continues. Options after -- are
 those of train.py, for all systems.
 """
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"compare_systems: {error}")
     except KeyboardInterrupt:
-        sys.exit("compare_systems: stopped; the same command goes on")
+        sys.exit("compare_systems: stopped; the same command continues")
 
 
 def compare(options: argparse.Namespace, train_arguments: list[str]) -> None:
@@ -144,7 +144,7 @@ def figures(runs: list[Run]) -> dict[str, Any]:
 def time_to_quality(
     runs: list[Run], baseline: list[list[tuple[int, float]]], step_ratio: float
 ) -> dict[str, list[float | None]]:
-    """Ratios to what the baseline takes until the validation RMSE that it ends with, one for each seed.
+    """Steps and time until the baseline's final validation RMSE, relative to the baseline's own, by seed.
 
     Of steps, and of time: steps times that of a step, measured of all systems in turn. The clock would tell
     what else the machine did while a run was made.
@@ -162,7 +162,7 @@ def time_to_quality(
 def describe(
     train_options: argparse.Namespace, options: argparse.Namespace, dataset_dir: Path, run: Run
 ) -> dict[str, Any]:
-    """What the figures were measured with."""
+    """Data, training and machine of the comparison."""
     sizes = {
         split: len(open_split(train_options.dataset, dataset_dir, split))
         for split in ("train", "val", "test")

@@ -28,7 +28,7 @@ LARGEST_MATRIX = 1 << 26  # elements
 
 def cases(device: str, dtype: torch.dtype, compiled: bool) -> Iterator[Case]:
     """The inputs are channels-last projections, split into heads by views, as in the network; the outputs
-    are channels-last again. So whoever wants another layout has to make it."""
+    are channels-last again. So an implementation that needs another layout includes the copies."""
     for r, n, heads, d, dv in SHAPES:
         projections = [
             torch.randn(r, n, heads * width, device=device, dtype=dtype).requires_grad_()

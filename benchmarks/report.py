@@ -1,4 +1,4 @@
-"""What a benchmark leaves in benchmarks/results/: a table to read and JSON to compare with."""
+"""Reports of benchmarks in benchmarks/results/: a Markdown table and JSON."""
 
 import json
 import os
@@ -38,7 +38,8 @@ def _heading(title: str, machine: Machine) -> str:
 
 
 class Report:
-    """A report that is written anew, and shown, with every section: stopped, a benchmark leaves what it has.
+    """A report that is rewritten and printed after every section, so that a stopped benchmark keeps its
+    results.
 
     Args:
         name, machine, title: as of `write_report`.

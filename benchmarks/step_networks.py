@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the fast path of this machine is."""
+    """Device, precision and compilation of the fast path."""
 
     device: str
     precision: torch.dtype  # of autocast; float32 means none
@@ -56,9 +56,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class System:
-    """A network, and whether it trains on the fast path: channels-last, the precision chosen for the device,
-    fused kernels, loss and optimiser. Else it runs as one usually writes it: default layout, float32,
-    eager."""
+    """A network and how it trains.
+
+    The fast path is channels-last, in the precision chosen for the device, with fused kernels, loss and
+    optimiser. Otherwise the network runs as usually written: default layout, float32, eager.
+    """
 
     make: Callable[[int], nn.Module]
     fast: bool
@@ -66,7 +68,7 @@ class System:
 
 
 class MaskedL1(nn.Module):
-    """The loss that a plain U-Net is usually trained with."""
+    """Mean absolute error over valid pixels, the usual loss of a plain U-Net."""
 
     def forward(self, pred: Tensor, target: Tensor) -> tuple[Tensor, None]:
         valid = target > 0
@@ -74,7 +76,7 @@ class MaskedL1(nn.Module):
 
 
 def make_ours(base: int, **arguments: Any) -> nn.Module:
-    """The network that `train.py` makes, up to some arguments."""
+    """The network of `train.py`, with some arguments replaced."""
     options = vars(parse_options([]))
     as_trained = {
         name: options[name] for name in ("symmetric", "attention_levels", "view_levels", "skip_levels")
@@ -83,8 +85,8 @@ def make_ours(base: int, **arguments: Any) -> nn.Module:
 
 
 def naive(scope: Scope) -> System:
-    """The network and its attention as first written: attention at levels 2 to 5, a skip at all levels; two
-    similarity matrices, materialised; every term of the loss eager."""
+    """The network as first written: attention at levels 2 to 5, skip connections at all levels, two
+    materialised similarity matrices, eager loss."""
     make = partial(BinauralAttentionDepthNet, similarity="separate", scope=scope, backend="reference")
     return System(make, fast=False, loss=lambda: BinauralAttentionLoss(backend="reference"))
 
@@ -103,7 +105,7 @@ SYSTEMS = {
 
 
 class Step:
-    """One system's training step on a batch that stays: forward, loss, backward, optimiser."""
+    """The training step of one system on a fixed batch: forward, loss, backward, optimiser."""
 
     def __init__(self, system: System, problem: Problem, setting: Setting) -> None:
         torch.manual_seed(0)
@@ -129,7 +131,7 @@ class Step:
         shape = (problem.batch, 2, problem.size, problem.size)
         self.spectrogram = torch.randn(shape, device=device).to(memory_format=layout)
         self.depth = 10 * torch.rand(problem.batch, 1, problem.size, problem.size, device=device)
-        self.depth[torch.rand_like(self.depth) < 0.1] = 0  # nothing measured there
+        self.depth[torch.rand_like(self.depth) < 0.1] = 0  # no measurement
 
     def __call__(self) -> None:
         self.compute_loss(self.predict()).backward()
@@ -155,7 +157,7 @@ class Step:
         return autocast(torch.device(self.setting.device), self.setting.precision)
 
     def count_flops(self) -> float:
-        """Of a step: `torch.utils.flop_counter`'s, and what the fused attention kernels need."""
+        """FLOPs of a step: those of `torch.utils.flop_counter`, and those of the fused attention kernels."""
         kernels = 0.0
 
         def count(module: BinauralCrossAttention, ears: tuple[Tensor, ...]) -> None:
@@ -163,7 +165,7 @@ class Step:
             left, _ = each_ear(ears)
             batch, channels, height, width = left.shape
             scores = batch * height * width * (width if module.scope == "time" else height * width)
-            # Over all heads: inner sizes add up to the channels.
+            # Over all heads the inner sizes add up to the channels.
             kernels += sum(count_flops(scores, module.sizes[0], channels))
 
         hooks = [
@@ -179,7 +181,7 @@ class Step:
         return counter.get_total_flops() + kernels
 
     def state_bytes(self) -> int:
-        """Of the weights and, after the first step, of the optimiser's moments."""
+        """Bytes of the weights and, after the first step, of the optimiser's state."""
         tensors = [*self.network.parameters(), *self.network.buffers()]
         for state in self.optimizer.state.values():
             tensors += [value for value in state.values() if isinstance(value, Tensor)]

@@ -34,4 +34,11 @@ def remove_unfinished(folder: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace `path` by `content` as JSON; raises as `write_atomically`."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2, default=_from_numpy) + "\n").encode())
+
+
+def _from_numpy(value: Any) -> Any:
+    """The Python number of a NumPy scalar, which the json module does not write by itself."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from binaural.kernels.depth_loss import weighted_loss
 from binaural.kernels.depth_loss.checks import check_weight
+from binaural.kernels.dispatch.scalars import to_python
 
 # Where in the training, as a fraction of its epochs, the weight of a term rises from 0 to its full value.
 EDGE_RAMP = (0.1, 0.3)
@@ -86,10 +87,10 @@ class BinauralAttentionLoss(DepthLoss):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.lambdas = {
-            "lambda_recon": lambda_recon,
-            "lambda_edge": lambda_edge,
-            "lambda_smooth": lambda_smooth,
+        self.lambdas: dict[str, float] = {
+            "lambda_recon": to_python(lambda_recon),
+            "lambda_edge": to_python(lambda_edge),
+            "lambda_smooth": to_python(lambda_smooth),
         }
         for name, weight in self.lambdas.items():
             check_weight(name, weight)

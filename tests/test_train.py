@@ -20,6 +20,7 @@ import train
 from binaural import load_network
 from binaural.data import BatVisionV2
 from binaural.evaluate import __main__ as evaluate
+from binaural.kernels.dispatch.backends import requested_backend
 from binaural.metrics import METRICS
 from binaural.predict import __main__ as predict
 from binaural.simulate import simulate_dataset
@@ -223,6 +224,16 @@ def test_a_run_is_never_overwritten(rooms, whole_run):
     assert "there is a run at" in str(error.value.code)
 
 
+def test_the_kernel_backend_is_requested_for_the_whole_run(monkeypatch):
+    """The fused layers have no argument for it."""
+    requested = []
+    monkeypatch.setattr(train, "train", lambda *_: requested.append(requested_backend()))
+    train.main(["--device", "cpu", "--kernel_backend", "reference"])
+    train.main(["--device", "cpu"])
+    assert requested == ["reference", None]
+    assert requested_backend() is None
+
+
 def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit) as error:
@@ -234,10 +245,12 @@ def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--heads", "3"], "channels must be divisible by heads"),
         (["--device", "meta"], "--device meta"),
         (["--device", "cpu", "--kernel_backend", "cuda"], "backend 'cuda' cannot run cross_attention here"),
-        (["--batch_size", "19"], "batch_size is 19, but the training set has only 18"),
+        (
+            ["--batch_size", "19"],
+            "--batch_size must be at most 18, the samples of the training split, got 19",
+        ),
         (["--accumulate", "5"], "accumulate is 5, but an epoch has 4 batches"),
         (["--max_depth", "100"], r"audio_\d+\.wav: 20000 frames at 44.1 kHz, expected at least 25984"),
         (["--metric_threshold", "50"], "no depth map of the val split has a pixel deeper than 50 m"),
@@ -276,9 +289,9 @@ def test_recordings_without_depth_are_counted(rooms, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more",
     [
-        ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step", "--no-channels_last"],
-        ["--precision", "bf16", "--accumulate", "2", "--scope", "plane", "--clip_gradient", "0"],
-        ["--similarity", "separate", "--max_lag", "3", "--ear_width", "0.63", "--num_workers", "2"],
+        ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step"],
+        ["--precision", "bf16", "--accumulate", "2", "--clip_gradient", "0"],
+        ["--ear_width", "0.63", "--num_workers", "2"],
         ["--matching", "group_correlation", "--features", "magnitude", "ipd"],
         ["--matching", "concatenation", "--features", "gcc_phat", "--features_on", "device"],
         ["--features_on", "device", "--checkpoint_activations"],

@@ -1,4 +1,4 @@
-"""Which systems are compared: a name in the table, and what `train.py` is called with."""
+"""The compared systems: the name in the table and the arguments of `train.py`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from binaural.features import CAMERA, MAGNITUDE
 
 TEACHER = "adabins_teacher"
 PIX2PIX_CHANNELS = 64
-"""As published, whatever the others have."""
+"""Base channels of the published baseline, for any size of the others."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class System:
     """A row of the table.
 
     Attributes:
-        arguments: of `train.py`, beside those that all systems share.
-        taught: learns from the run of `TEACHER` with the same seed.
-        shuffled: a control, trained on the depth of other rooms than those that it hears.
+        arguments: arguments of `train.py`, in addition to those that all systems share.
+        taught: distilled from the run of `TEACHER` with the same seed.
+        shuffled: a control, trained with the depth maps of other rooms.
     """
 
     arguments: tuple[str, ...]
@@ -26,7 +26,7 @@ class System:
 
     @property
     def samples(self) -> str:
-        """What its samples are: systems for which this is the same share a cache of them."""
+        """Name of the cached samples; systems with the same name share a cache."""
         at = self.arguments.index("--features") + 1 if "--features" in self.arguments else None
         features = MAGNITUDE if at is None else self.arguments[at:]
         if TEACHER in self.arguments:

@@ -23,7 +23,7 @@ def write(results: Results, configuration: dict[str, Any], folder: Path = RESULT
 
     Args:
         results: by the name of the system, in the order of the table: lists with a figure per seed.
-        configuration: what a reader must know, as JSON values.
+        configuration: data, training and machine, as JSON values.
         folder: made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,17 +61,16 @@ def describe(configuration: dict[str, Any]) -> str:
 
 
 CONTROLS = (
-    "RMSE in metres, mean over the seeds, with an ear muted, and with the ears swapped against the mirrored "
-    "truth; then correlations of the prediction from swapped ears: with the original mirrored, with the "
-    "original as it is, and of the difference between left and right half. `binaural` mirrors by "
-    "construction, but for the row with weights of its own for each ear; so the last column has the "
-    "correlation of that difference, from the ears as they are, with the true one: what is known of left and "
-    "right."
+    "RMSE in metres, mean over the seeds, with one ear muted, and with the ears swapped against the mirrored "
+    "true depth. Then correlations of the prediction from swapped ears: with the mirrored prediction, with "
+    "the prediction itself, and of the difference between left and right half. `binaural` mirrors by "
+    "construction, except for the row with separate weights for each ear. The last column is the correlation "
+    "of the difference between left and right half, from the ears as they are, with that of the true depth."
 )
 TIME_TO_QUALITY = (
-    "Until the validation RMSE that `unet` ends with is first reached by the same seed, against what `unet` "
-    "itself takes to reach it: in steps, and in time, which is steps times the measured time of a step. "
-    "Median over the seeds; in brackets how many of them reached it."
+    "Steps and time until a run first reaches the final validation RMSE of `unet` with the same seed, "
+    "relative to what `unet` needs to reach it. Time is steps times the measured time of a step. Median over "
+    "the seeds; in brackets the number of seeds that reached it."
 )
 
 
@@ -124,7 +123,7 @@ def time_table(results: Results) -> str:
 
 
 def _median(ratios: Sequence[float | None]) -> str:
-    """Of all seeds; a seed that never got there took longer than any."""
+    """Median over the seeds; a seed that never reached the RMSE counts as infinite."""
     ordered = sorted(float("inf") if ratio is None else ratio for ratio in ratios)
     middle = ordered[len(ordered) // 2]
     return "never" if middle == float("inf") else f"{middle:.2f}"

@@ -20,7 +20,7 @@ from binaural.data.noise import CellNoise
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram
 from binaural.features import MAGNITUDE
 
-_VERSION = "2"  # raise it when the same recordings and options would give another file than before
+_VERSION = "3"  # raise it when the same recordings and options would give another file than before
 
 
 class CachedEchoes(Dataset[tuple[Tensor, ...]]):

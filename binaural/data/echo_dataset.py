@@ -1,4 +1,4 @@
-"""What all data sets of echoes share: items, files, what is counted on the way."""
+"""Base class of the data sets of echoes: items, files, and counts of recordings with faults."""
 
 import os
 import warnings
@@ -8,14 +8,16 @@ from math import isfinite
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from binaural.data.augmentation import augment as augment_recording
 from binaural.data.camera import read_picture
-from binaural.data.depth import read_depth
+from binaural.data.depth import METRES_BELOW, open_depth, to_metres
 from binaural.data.front_end import FrontEnd
+from binaural.data.recording_checks import describe_silence, silent_ears
 from binaural.data.spectrogram import OfficialSpectrogram
 from binaural.features import CAMERA, MAGNITUDE, check_features
 
@@ -27,12 +29,12 @@ INTERPOLATION = {"default": "nearest", "official": "bilinear"}
 """Of the depth maps, by preprocessing."""
 
 
-UNMEASURED, RESAMPLED = 0, 1  # columns of `EchoDataset.met`
+UNMEASURED, RESAMPLED, SILENT, FLOATING_DEPTH = range(4)  # columns of `EchoDataset.met`
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Where one recording lies: a stereo WAV file or one array for each ear, the depth map, the picture."""
+    """Files of one recording: a stereo WAV file or one array for each ear, the depth map, the picture."""
 
     location: str
     audio: tuple[Path, ...]
@@ -53,15 +55,18 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
 
     Attributes:
         LEAD_IN: samples of a recording before the chirp arrives on its direct way from speaker to ears.
+        ONSETS: earliest and latest time in seconds at which a recording exceeds a fifth of its peak; None if
+            unknown.
         recordings: the files of each item.
         front_end: module from waveforms [..., 2, T] to inputs [..., C, S, S].
         waveforms: set it, and items hold the waveform [2, T] in place of the input, for a training loop that
             runs `front_end` itself, in batches on its device.
-        met: uint8 [items, 2], which were found without any valid depth, and which were resampled. Shared with
-            the loader's workers, so that the training process sees what they met.
+        met: uint8 [items, 4], 1 for items that were found without any valid depth, resampled, with a silent
+            ear, or with floating depth. Shared memory: counts of the loader's workers reach the main process.
     """
 
     LEAD_IN: ClassVar[int]
+    ONSETS: ClassVar[tuple[float, float] | None]
 
     front_end: FrontEnd | OfficialSpectrogram
 
@@ -91,7 +96,7 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         self.camera = camera
         self.waveforms = False
         _check_files_exist(recordings)
-        self.met = torch.zeros(len(recordings), 2, dtype=torch.uint8).share_memory_()
+        self.met = torch.zeros(len(recordings), 4, dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -135,7 +140,11 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         depth = self._read_depth(index)
         if not depth.any():
             self._note(UNMEASURED, index, f"{self.recordings[index].depth}: no valid depth at all")
-        return self._read_waveform(index), depth
+        waveform = self._read_waveform(index)
+        silent = silent_ears(waveform)
+        if silent:
+            self._note(SILENT, index, f"{self.recordings[index].audio[0]}: {describe_silence(silent)}")
+        return waveform, depth
 
     def depths(self) -> Iterator[Tensor]:
         """The depth maps [1, S, S] of all items in order, without their sound."""
@@ -143,17 +152,35 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
 
     @property
     def unmeasured(self) -> list[Path]:
-        """Depth files met so far, in any worker process, that hold no measurement; they teach nothing."""
-        return [self.recordings[i].depth for i in self.met[:, UNMEASURED].nonzero().flatten().tolist()]
+        """Depth files read so far, in any worker process, without a measurement."""
+        return [recording.depth for recording in self._met(UNMEASURED)]
 
     @property
     def resampled(self) -> list[Path]:
-        """Audio files met so far, in any worker process, that were not recorded at 44.1 kHz."""
-        return [self.recordings[i].audio[0] for i in self.met[:, RESAMPLED].nonzero().flatten().tolist()]
+        """Audio files read so far, in any worker process, that were not recorded at 44.1 kHz."""
+        return [recording.audio[0] for recording in self._met(RESAMPLED)]
+
+    @property
+    def silent(self) -> list[Path]:
+        """Audio files read so far, in any worker process, with a silent ear or two."""
+        return [recording.audio[0] for recording in self._met(SILENT)]
+
+    @property
+    def floating_depth(self) -> list[Path]:
+        """Depth files read so far, in any worker process, that hold floats, taken as millimetres."""
+        return [recording.depth for recording in self._met(FLOATING_DEPTH)]
 
     def remarks(self) -> list[str]:
-        """What was met so far, in any worker process, that is not as it should be: a line for each kind."""
-        kinds = ((self.unmeasured, "without any valid depth"), (self.resampled, "resampled to 44.1 kHz"))
+        """Faults and decisions of reading so far, in any worker process: a line for each kind."""
+        kinds = (
+            (self.unmeasured, "without any valid depth"),
+            (self.resampled, "resampled to 44.1 kHz"),
+            (self.silent, "with a silent ear"),
+            (
+                self.floating_depth,
+                f"with depth as floats, taken as millimetres (the median is at least {METRES_BELOW})",
+            ),
+        )
         return [
             f"{len(files)} of {len(self)} recordings {what}, the first {files[0]}"
             for files, what in kinds
@@ -161,12 +188,18 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
         ]
 
     def _read_depth(self, index: int) -> Tensor:
-        return read_depth(
-            self.recordings[index].depth,
+        path = self.recordings[index].depth
+        stored = open_depth(path)
+        depth = to_metres(
+            stored,
+            path,
             max_depth=self.max_depth,
             image_size=self.image_size,
             interpolation=INTERPOLATION[self.preprocessing],
         )
+        if np.issubdtype(stored.dtype, np.floating):
+            self.met[index, FLOATING_DEPTH] = 1
+        return depth
 
     def read_picture(self, index: int) -> Tensor:
         """The camera's picture of an item, [3, S, S] in 0 to 1.
@@ -189,6 +222,9 @@ class EchoDataset(Dataset[tuple[Tensor, ...]]):
     def _read_waveform(self, index: int) -> Tensor:
         raise NotImplementedError
 
+    def _met(self, kind: int) -> list[Recording]:
+        return [self.recordings[index] for index in self.met[:, kind].nonzero().flatten().tolist()]
+
     def _note(self, kind: int, index: int, message: str) -> None:
         """Count a recording; warn at the first of its kind only."""
         if not self.met[:, kind].any():
@@ -205,9 +241,51 @@ def check_root(root: str | Path, split: str) -> Path:
     return root
 
 
+def path_in_table(root: Path, table: Path, *parts: str) -> Path:
+    """A path that a CSV file names: relative to `root`, or absolute where it lies outside.
+
+    Backslashes, as Windows writes them, separate folders too. An absolute path in `root` becomes relative,
+    also where `root` is relative or a link. Files outside `root` must be named by absolute paths.
+
+    Args:
+        root: the data set's folder.
+        table: the CSV file, for errors.
+        parts: folder and file, or the whole path.
+
+    Raises:
+        ValueError: the path is relative and leaves `root` by `..`.
+    """
+    path = Path(*parts)
+    if "\\" in str(path) and not (root / path).exists():
+        path = Path(*(part.replace("\\", "/") for part in parts))
+    if not path.is_absolute():
+        normal = os.path.normpath(path)
+        if normal == ".." or normal.startswith("../"):
+            raise ValueError(
+                f"{table}: {path} lies outside the data folder {root}; expected a path in it, or an "
+                "absolute path"
+            )
+        return path
+    for folder in (root.absolute(), root.resolve()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder)
+    return path
+
+
 def resolve(root: Path, recordings: list[Recording], blacklist: Collection[str]) -> list[Recording]:
-    """Without the black-listed recordings, paths joined to the root."""
+    """Leave out the recordings in the blacklist, and join paths to the root.
+
+    Warns once where recordings lie outside the root.
+    """
     check_names("blacklist", blacklist)
+    outside = [path for recording in recordings for path in recording.files if path.is_absolute()]
+    if outside:
+        root = root.absolute()  # so that all paths are of one kind
+        warnings.warn(
+            f"{root}: {len(outside)} files that the CSV files name lie outside this folder, the first "
+            f"{outside[0]}",
+            stacklevel=3,
+        )
     unwanted = {Path(name) for name in blacklist}
     kept = [
         Recording(

@@ -30,7 +30,8 @@ class NetworkInput:
 
     Attributes:
         lead_in: samples before the chirp arrives, in the training run's recordings.
-        start: first sample of such a recording that the network hears.
+        onsets: earliest and latest onset of those recordings in seconds, as `EchoDataset.ONSETS`.
+        start: first sample of such a recording that the input covers.
         needed: samples from there that a recording must have to show the echo from `max_depth`; None for all.
         length: samples from there that the input covers; None for all.
 
@@ -54,7 +55,7 @@ class NetworkInput:
         self.max_depth, self.preprocessing = max_depth, preprocessing
         self.features = check_features(features)
         kind = DATASETS[dataset]
-        self.lead_in = kind.LEAD_IN
+        self.lead_in, self.onsets = kind.LEAD_IN, kind.ONSETS
         self.start = 0
         self.needed: int | None = None
         if issubclass(kind, BatVisionV2):
@@ -105,11 +106,12 @@ class NetworkInput:
         Raises:
             ValueError: naming it as `name`.
         """
-        needed = self.start + (self.needed or 1)
+        shortest = OfficialSpectrogram.MIN_SAMPLES if self.preprocessing == "official" else 1
+        needed = self.start + max(self.needed or 1, shortest)
         if recording.shape[1] < needed:
             raise ValueError(
                 f"{name}: {recording.shape[1]} samples at 44.1 kHz, expected at least {needed}, up to the "
-                f"echo from {self.max_depth:g} m, which the network was trained to hear"
+                f"echo from {self.max_depth:g} m, the network's max_depth"
             )
 
     def column_seconds(self, recording: Tensor | None = None) -> float:

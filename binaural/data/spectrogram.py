@@ -128,6 +128,12 @@ class OfficialSpectrogram(nn.Module):
     Source: Brunetto et al., "The Audio-Visual BatVision Dataset for Research on Sight and Sound", IROS 2023.
     """
 
+    MIN_SAMPLES = 257
+    """Shortest waveform: its 256 samples of padding on either side are a reflection of it."""
+
+    MAGNITUDE_DTYPE = torch.float32
+    """Type that holds the square root of `power`: recordings of version 1 have no fixed full scale."""
+
     def __init__(self, image_size: int) -> None:
         super().__init__()
         if image_size < 1:
@@ -136,9 +142,6 @@ class OfficialSpectrogram(nn.Module):
         self.transform = torchaudio.transforms.Spectrogram(
             n_fft=512, win_length=WINDOW, hop_length=HOP, power=1.0
         )
-
-    MAGNITUDE_DTYPE = torch.float32
-    """What holds the square root of `power`: version 1's recordings have no fixed full scale."""
 
     def power(self, waveform: Tensor) -> Tensor:
         """The output squared, [..., T] → [..., image_size, image_size]."""
@@ -153,3 +156,16 @@ class OfficialSpectrogram(nn.Module):
         flat = magnitude.reshape(-1, 1, *magnitude.shape[-2:])
         resized = F.interpolate(flat, size=(self.image_size, self.image_size), mode="bilinear")
         return resized.reshape(*magnitude.shape[:-2], self.image_size, self.image_size)
+
+
+def check_official_length(waveform: Tensor, name: object) -> None:
+    """Refuse a waveform [..., T] that is too short for `OfficialSpectrogram`.
+
+    Raises:
+        ValueError: the message calls it `name`.
+    """
+    if waveform.shape[-1] < OfficialSpectrogram.MIN_SAMPLES:
+        raise ValueError(
+            f"{name}: {waveform.shape[-1]} samples at 44.1 kHz, expected at least "
+            f"{OfficialSpectrogram.MIN_SAMPLES} with the official preprocessing"
+        )

@@ -16,7 +16,6 @@ def evaluate(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    channels_last: bool = True,
     threshold: float = 0.0,
 ) -> DepthMetrics:
     """The metrics of `network` over all batches; it is left in the mode it was in.
@@ -26,16 +25,13 @@ def evaluate(
         batches: pairs of spectrograms and depth [B, 1, H, W], metres, 0 = no measurement.
         device: where `network` is.
         precision: of autocast; float32 means none.
-        channels_last: memory layout of the input.
         threshold: metres; pixels count whose true depth is above it.
     """
     metrics = DepthMetrics(threshold=threshold, device=device)
     was_training = network.training
     network.eval()
     for spectrogram, depth in batches:
-        prediction = predict(
-            network, spectrogram, device=device, precision=precision, channels_last=channels_last
-        )
+        prediction = predict(network, spectrogram, device=device, precision=precision)
         metrics.update(prediction, depth.to(device, non_blocking=True))
     network.train(was_training)
     return metrics
@@ -48,14 +44,12 @@ def predict(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    channels_last: bool = True,
 ) -> Tensor:
     """Depth [B, 1, H, W] in metres, float32, on `device`, from spectrograms [B, 2, H, W].
 
     The arguments are those of `evaluate`; the caller sets the mode of the network.
     """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    spectrogram = spectrogram.to(device, non_blocking=True, memory_format=layout)
+    spectrogram = spectrogram.to(device, non_blocking=True, memory_format=torch.channels_last)
     with autocast(device, precision):
         return network(spectrogram).float()
 

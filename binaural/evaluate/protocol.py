@@ -136,7 +136,8 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor]]):
         self.features = network_input.features
         self.lead_in = self.dataset.LEAD_IN
         root = protocol.dataset_dir
-        self.files = [str(r.audio[0].relative_to(root)) for r in self.dataset.recordings]
+        audio = [recording.audio[0] for recording in self.dataset.recordings]
+        self.files = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in audio]
         self.locations = [r.location for r in self.dataset.recordings]
 
     def __len__(self) -> int:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from binaural.kernels import cross_attention, packed_cross_attention
 from binaural.kernels.cross_attention import unpack
-from binaural.kernels.layers import layer_norm
-from binaural.models.ear_pairs import as_one_batch, each_ear, tie_weights
+from binaural.models.ear_pairs import as_one_batch, each_ear, split_ears, tie_weights
+from binaural.models.fused_layers import is_plain
 
 Scope = Literal["time", "plane"]
 Similarity = Literal["shared", "separate"]
@@ -111,9 +111,9 @@ class BinauralCrossAttention(nn.Module):
         }
         if self.symmetric:
             both = as_one_batch(ears)
-            packed = self._project(both, self.norm_left, *self._scaled(self.project_left, self.gain_left))
+            packed = self._project(both, self.norm_left, self.project_left, self.gain_left)
             both = self._add(both, packed_cross_attention(packed, self.heads, *self.sizes[:2], **options))
-            return (both,) if len(ears) == 1 else both.chunk(2)
+            return (both,) if len(ears) == 1 else split_ears(both)
         left, right = each_ear(ears)
         o_left, o_right = cross_attention(*itertools.chain(*self._project_ears(left, right)), **options)
         return self._add(left, o_left), self._add(right, o_right)
@@ -165,27 +165,30 @@ class BinauralCrossAttention(nn.Module):
     def _project_ears(self, left: Tensor, right: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Queries, values (and keys), [R, time, heads, channels], of left and right."""
         gain_left, gain_right = self.gains
-        # The gain of the reading ear goes into the other's values.
-        of_left = self._project(left, self.norm_left, *self._scaled(self.project_left, gain_right))
-        of_right = self._project(right, self.norm_right, *self._scaled(self.project_right, gain_left))
+        # An ear attends to the other ear's values, which are therefore multiplied by its own gain.
+        of_left = self._project(left, self.norm_left, self.project_left, gain_right)
+        of_right = self._project(right, self.norm_right, self.project_right, gain_left)
         parts = (unpack(packed, self.heads, *self.sizes[:2]) for packed in (of_left, of_right))
         return list(zip(*parts, strict=True))
 
-    def _scaled(self, project: nn.Linear, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight [·, C, 1, 1] and bias that give the values times `gain`: they are smaller than maps."""
-        ones = torch.ones_like(gain[:1])
-        scales = [ones.expand(self.sizes[0]), gain] + [ones.expand(size) for size in self.sizes[2:]]
-        scale = torch.cat(scales)
-        return (project.weight * scale[:, None])[:, :, None, None], project.bias * scale
-
-    def _project(self, x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> Tensor:
-        """[B, C, H, W] → queries, values (and keys) side by side, [R, time, all channels]."""
+    def _project(self, x: Tensor, norm: nn.Module, project: nn.Module, gain: Tensor) -> Tensor:
+        """[B, C, H, W] → queries, values times `gain` (and keys) side by side, [R, time, all channels]."""
         batch, _, height, width = x.shape
-        normalised = layer_norm(x, norm.weight, norm.bias, norm.eps)
-        # As a convolution, since on a CPU those of 1 × 1 are faster than the same matrix product.
-        packed = F.conv2d(normalised, weight, bias).permute(0, 2, 3, 1)
+        normalised = norm(x.permute(0, 2, 3, 1))
+        ones = torch.ones_like(gain[:1])
+        scale = torch.cat([ones.expand(self.sizes[0]), gain, *(ones.expand(size) for size in self.sizes[2:])])
+        if is_plain(project, nn.Linear):
+            assert isinstance(project, nn.Linear)
+            # The gain goes into weight and bias, which are smaller than the maps. On a CPU a 1 × 1
+            # convolution is faster than the same matrix product.
+            weight = (project.weight * scale[:, None])[:, :, None, None]
+            packed = F.conv2d(normalised.permute(0, 3, 1, 2), weight, project.bias * scale).permute(
+                0, 2, 3, 1
+            )
+        else:
+            packed = project(normalised) * scale
         rows = (batch * height, width) if self.scope == "time" else (batch, height * width)
-        return packed.reshape(*rows, -1)
+        return packed.reshape(*rows, sum(self.sizes))
 
     @staticmethod
     def _add(x: Tensor, read: Tensor) -> Tensor:

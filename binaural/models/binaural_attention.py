@@ -1,6 +1,7 @@
 """The binaural network: an encoder for each ear, cross-attention between them, fusion and a U-Net decoder."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,6 +23,31 @@ Matching = Literal["attention", "group_correlation", "concatenation"]
 # A lean encoder's channels are rounded down to the largest of these multiples that they reach: four, two or
 # one vectors of AVX-512, and whole tiles of tensor cores. Other counts are as slow as the next multiple.
 _CHANNEL_MULTIPLES = (64, 32, 16)
+
+
+@dataclass(frozen=True)
+class BinauralAttentionOptions:
+    """Arguments of `BinauralAttentionDepthNet` as `train.py` sets them by default, for 64 × 64 and up.
+
+    Fields are described at the class. `skip_levels` of None means level 3 and the attention levels that can
+    have a skip connection.
+    """
+
+    attention_levels: tuple[int, ...] = (3, 5)
+    heads: int = 4
+    scope: Scope = "time"
+    similarity: Similarity = "shared"
+    ear_width: float = 1.0
+    max_lag: int | None = None
+    matching: Matching = "attention"
+    symmetric: bool = True
+    view_levels: tuple[int, ...] = (3,)
+    skip_levels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.skip_levels is None:
+            skips = {VIEW_TARGET_LEVEL, *self.attention_levels} & {*ALL_SKIPS}
+            object.__setattr__(self, "skip_levels", tuple(sorted(skips)))
 
 
 class BinauralEncoder(Encoder):
@@ -95,14 +121,14 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         super().__init__()
         check_sizes(base_channels, max_depth)
         if symmetric and base_channels % 2:
-            raise ValueError(f"base_channels of a symmetric network must be even, got {base_channels}")
+            raise ValueError(f"base_channels must be even if symmetric, got {base_channels}")
         self.features = check_features(features)
         if ear_width <= 0:
             raise ValueError(f"ear_width must be positive, got {ear_width}")
         if matching not in get_args(Matching):
             raise ValueError(f"matching must be one of {get_args(Matching)}, got {matching!r}")
         if matching != "attention" and scope != "time":
-            raise ValueError(f"{matching} needs scope 'time': its lags have no meaning on a plane")
+            raise ValueError(f"matching {matching!r} needs scope 'time', got scope {scope!r}")
         check_levels("attention_levels", attention_levels)
         check_levels("view_levels", view_levels)
         check_skips(skip_levels, view_levels, attention_levels)

@@ -3,22 +3,14 @@
 import math
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.kernels.layers import (
-    STEM_CHANNELS,
-    batch_norm_relu,
-    conv3x3,
-    share_norms,
-    stem,
-    upsample_concat,
-    without_channels,
-)
+from binaural.kernels.layers import conv3x3, upsample_concat, without_channels
 from binaural.models.ear_pairs import each_ear
+from binaural.models.fused_layers import is_plain, norm_relu
 from binaural.models.levels import ALL_SKIPS, LEVELS
 
 
@@ -35,65 +27,32 @@ class Conv3x3(nn.Conv2d):
 class DoubleConv(nn.Sequential):
     """(3 × 3 convolution, batch norm, ReLU) twice: [B, C_in, H, W] → [B, C_out, H, W]."""
 
+    # Groups of channels that share each norm, see `norm_relu`.
+    norm_copies = 1
+
     def __init__(self, in_channels: int, out_channels: int, mid_channels: int | None = None) -> None:
         mid_channels = mid_channels or out_channels
         super().__init__(
-            # No bias: the batch norm behind it would take it away again.
+            # Without a bias, which the batch norm would remove again. The ReLUs are not in place: where they
+            # are called, hooks may hold the norm's output.
             Conv3x3(in_channels, mid_channels),
             nn.BatchNorm2d(mid_channels),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             Conv3x3(mid_channels, out_channels),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_pooled(x, pool=False)[0]
 
     def with_pooled(self, x: Tensor, pool: bool, keep: bool = True) -> tuple[Tensor, Tensor | None]:
-        """What `forward` returns, without channels unless `keep`, and, if `pool`, that max-pooled."""
-        first, first_norm, _, second, second_norm, _ = self
-        x = conv_norm_relu(first, first_norm, x)
-        return norm_relu(second_norm, second(x), pool, keep)
-
-
-def conv_norm_relu(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """ReLU(norm(conv(x))): one operation, without calling these modules, for a plain convolution of few
-    channels and a plain batch norm."""
-    if type(conv) is Conv3x3 and conv.in_channels <= STEM_CHANNELS and type(norm) is nn.BatchNorm2d:
-        numbers, options = _begin_batch(norm)
-        return stem(x, conv.weight, *numbers, **options)
-    return norm_relu(norm, conv(x))[0]
-
-
-def norm_relu(
-    norm: nn.Module, x: Tensor, pool: bool = False, keep: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    """ReLU(norm(x)) and, if `pool`, that max-pooled over 2 × 2: one operation for a plain batch norm.
-
-    Without `keep` the first has no channels: nobody reads it.
-
-    A norm of fewer channels than x has, a divisor of theirs, serves several, see `batch_norm_relu`.
-    """
-    assert isinstance(norm, nn.BatchNorm2d)
-    # Not for what stands in its place, such as a batch norm synchronised over processes.
-    if type(norm) is not nn.BatchNorm2d:
-        y = F.relu(share_norms(norm, x, norm.num_features), inplace=True)
-        return y if keep else without_channels(y), F.max_pool2d(y, 2) if pool else None
-    numbers, options = _begin_batch(norm)
-    return batch_norm_relu(x, *numbers, **options, pool=pool, keep=keep)
-
-
-def _begin_batch(norm: nn.BatchNorm2d) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """A batch norm's weight, bias and running statistics, and its options; in training it counts a batch."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    if norm.training:
-        norm.num_batches_tracked.add_(1)
-    numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return numbers, {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps}
+        """What `forward` returns, with zero channels unless `keep`; and, with `pool`, its max-pooled map."""
+        first, first_norm, first_relu, second, second_norm, second_relu = self
+        x, _ = norm_relu(first_norm, first(x), relu=first_relu, copies=self.norm_copies)
+        return norm_relu(
+            second_norm, second(x), relu=second_relu, copies=self.norm_copies, pool=pool, keep=keep
+        )
 
 
 class Encoder(nn.Module):
@@ -119,9 +78,13 @@ class Encoder(nn.Module):
         features: list[Tensor] = []
         pooled: Tensor | None = x
         for number, level in enumerate(self.levels, 1):
-            assert isinstance(level, DoubleConv)
             assert pooled is not None
-            feature, pooled = level.with_pooled(pooled, number < LEVELS, number in self.read_levels)
+            if is_plain(level, DoubleConv):
+                assert isinstance(level, DoubleConv)
+                feature, pooled = level.with_pooled(pooled, number < LEVELS, number in self.read_levels)
+            else:
+                feature = level(pooled)
+                pooled = F.max_pool2d(feature, 2) if number < LEVELS else None
             features.append(feature)
         return features
 
@@ -144,7 +107,9 @@ class Fusion(nn.Module):
 
     def forward(self, *ears: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W] → [B, C_out, H, W]."""
-        left, right = ears
+        left, right = each_ear(ears)
+        if not is_plain(self.conv, nn.Conv2d):
+            return norm_relu(self.norm, self.conv(torch.cat([left, right], dim=1)))[0]
         weight_left, weight_right = self.conv.weight.split(left.shape[1], dim=1)
         fused = F.conv2d(left, weight_left).add_(F.conv2d(right, weight_right))
         return norm_relu(self.norm, fused)[0]

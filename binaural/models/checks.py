@@ -35,8 +35,8 @@ def check_skips(
     unread = sorted({*attention_levels} - {*skip_levels, *view_levels, LEVELS})
     if unread:
         raise ValueError(
-            f"skip_levels or view_levels must have the attention_levels {tuple(unread)}: nobody reads what "
-            f"is matched there, got {tuple(skip_levels)} and {tuple(view_levels)}"
+            f"skip_levels or view_levels must have the attention_levels {tuple(unread)}: attention at "
+            f"other levels has no effect, got {tuple(skip_levels)} and {tuple(view_levels)}"
         )
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binaural.kernels.layers import layer_norm
 from binaural.models.blocks import Conv3x3
 from binaural.models.ear_pairs import as_one_batch, each_ear, tie_weights
 
@@ -173,5 +172,5 @@ def _shift(x: Tensor, steps: int) -> Tensor:
 
 
 def _normalise(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Over the channels of [B, C, H, W]."""
-    return layer_norm(x, norm.weight, norm.bias, norm.eps)
+    """Apply a layer norm to the channels of each pixel of [B, C, H, W]."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

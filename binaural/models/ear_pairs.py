@@ -17,6 +17,19 @@ def tie_weights(module: nn.Module, name: str, other: str) -> None:
     object.__setattr__(module, name, getattr(module, other))
 
 
+def split_ears(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Both ears' maps in one batch [2 B, ...] → left and right [B, ...]."""
+    # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
+    size = both.shape[0] // 2
+    left, right = both.split([size, size])
+    return left, right
+
+
+def exchange_ears(both: Tensor) -> Tensor:
+    """Both ears' maps in one batch [2 B, ...] → the same, with the right ear's maps first."""
+    return torch.cat(split_ears(both)[::-1])
+
+
 def as_one_batch(ears: Sequence[Tensor]) -> Tensor:
     """Maps of left and right ear [B, ...], or both in one batch → [2 B, ...], the left ear's first.
 
@@ -34,11 +47,13 @@ def each_ear(ears: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         ValueError: more or fewer maps, or one of an odd batch.
     """
     _check(ears)
-    left, right = ears[0].chunk(2) if len(ears) == 1 else ears
+    if len(ears) == 1:
+        return split_ears(ears[0])
+    left, right = ears
     return left, right
 
 
 def _check(ears: Sequence[Tensor]) -> None:
-    if not (len(ears) == 2 or (len(ears) == 1 and len(ears[0]) % 2 == 0)):
+    if not (len(ears) == 2 or (len(ears) == 1 and ears[0].shape[0] % 2 == 0)):
         shapes = ", ".join(str([*ear.shape]) for ear in ears) or "nothing"
         raise ValueError(f"expected maps of left and right ear, or one batch of both, got {shapes}")

@@ -1,6 +1,7 @@
 """The U-Net that the binaural network is compared with."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,14 @@ from binaural.models.checks import check_input, check_levels, check_sizes, check
 from binaural.models.levels import ALL_SKIPS, LEVELS, VIEW_TARGET_LEVEL, level_channels
 from binaural.models.pretrained import Pretrained
 from binaural.models.view_transform import Reduction, ViewTransform, ViewTransforms, row_channels
+
+
+@dataclass(frozen=True)
+class UNetOptions:
+    """Arguments of `UNet` as `train.py` sets them by default."""
+
+    view_levels: tuple[int, ...] = ()
+    skip_levels: tuple[int, ...] = ALL_SKIPS
 
 
 class UNet(Pretrained, nn.Module):

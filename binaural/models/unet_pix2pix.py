@@ -107,8 +107,10 @@ class UNetPix2Pix(Pretrained, nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """As pix2pix does: normal, around 0 for weights and around 1 for the scales of norms."""
+    """Initialise as pix2pix: weights N(0, 0.02²), scales of norms N(1, 0.02²), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, _INITIAL_DEVIATION)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, _INITIAL_DEVIATION)

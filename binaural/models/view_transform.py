@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binaural.kernels.layers import average_pool, upsample_concat, without_channels
-from binaural.models.blocks import norm_relu
+from binaural.kernels.layers import upsample_concat, without_channels
+from binaural.models.fused_layers import norm_relu
 
 DIRECTIONS = 16
 """Of elevation, and of azimuth."""
@@ -65,8 +65,8 @@ class ViewTransform(nn.Module):
         if height == width == self.ranges:
             return x
         if height % self.ranges == width % self.ranges == 0:
-            # The same means, sooner.
-            return average_pool(x, (height // self.ranges, width // self.ranges))
+            # The same means, computed faster.
+            return F.avg_pool2d(x, (height // self.ranges, width // self.ranges))
         return F.adaptive_avg_pool2d(x, (self.ranges, self.ranges))
 
     def volume(self, reduced: Tensor) -> Tensor:

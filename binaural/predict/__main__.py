@@ -3,12 +3,14 @@
 import argparse
 import io
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from binaural.atomic_files import write_atomically
 from binaural.checkpoint import load_checkpoint
@@ -29,9 +31,9 @@ Depth from stereo WAV recordings (left ear, right ear) of any sample rate. NAME.
   NAME.ply   a point cloud in metres (axes forward, left, up), through a pinhole camera 90 degrees wide and
              58.7 degrees high, as in the data sets
 
-A recording must begin as those that the network was trained on: in BatVision V2 and simulated rooms the chirp
-arrives at the ears after 6.1 ms. Files that cannot be used are named, the others are predicted, and the exit
-status is then 1.
+A recording must begin like the training data: in BatVision V2 and simulated rooms the chirp arrives at the
+ears after 6.1 ms. Recordings with a silent ear, clipping or a chirp at another time are predicted with a
+warning. Files that cannot be used are named, the others are predicted, and the exit status is then 1.
 """
 
 EPILOG = """\
@@ -48,14 +50,14 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="folder of a trained network, a run's best or last")
+    parser.add_argument("checkpoint", help="folder of a trained network: a run, or its best or last")
     parser.add_argument("recordings", nargs="+", type=Path, help="WAV files, or folders of them")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("predictions"),
         metavar="FOLDER",
-        help="made if it is not there (default: %(default)s)",
+        help="created if it does not exist (default: %(default)s)",
     )
     parser.add_argument(
         "--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="default: npy png ply"
@@ -82,25 +84,33 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     checkpoint = load_checkpoint(options.checkpoint, device)
     if checkpoint.input.sees:
-        raise ValueError(f"{checkpoint.name} sees the camera's picture; it cannot tell depth from recordings")
+        raise ValueError(f"{checkpoint.name}: its input is the camera's picture, expected recordings")
     recordings = list(find_recordings(options.recordings).items())
     options.output.mkdir(parents=True, exist_ok=True)
+    check_writable(options.output)
     seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
     predicted = 0
+    # disable=None: no bar where the output is not a terminal.
+    bar = tqdm(total=len(recordings), desc="predicting", unit="recording", disable=None)
     for start in range(0, len(recordings), options.batch_size):
         clock = time.perf_counter()
         names, inputs = [], []
         for name, path in recordings[start : start + options.batch_size]:
             try:
-                inputs.append(read_input(path, checkpoint.input))
-                names.append(name)
+                network_input, faults = read_input(path, checkpoint.input)
             except (ValueError, OSError) as error:
-                print(f"binaural.predict: {error}", file=sys.stderr)
+                bar.write(f"binaural.predict: {error}", file=sys.stderr)
+                bar.update()
+                continue
+            inputs.append(network_input)
+            names.append(name)
+            for fault in faults:
+                bar.write(f"binaural.predict: warning: {path}: {fault}", file=sys.stderr)
         seconds["reading"] += time.perf_counter() - clock
         if not names:
             continue
         clock = time.perf_counter()
-        # Where recordings are heard whole, theirs may differ in length; their inputs do not.
+        # Recordings may differ in length; inputs do not.
         depths = predict(checkpoint.network, torch.stack(inputs), device=device).cpu().numpy()
         seconds["network"] += time.perf_counter() - clock
         clock = time.perf_counter()
@@ -108,11 +118,23 @@ def run(options: argparse.Namespace) -> int:
             write(options.output / name, depth, options.formats)
         seconds["writing"] += time.perf_counter() - clock
         predicted += len(names)
+        bar.update(len(names))
+    bar.close()
     if predicted:
         each = ", ".join(f"{what} {1000 * spent / predicted:.1f} ms" for what, spent in seconds.items())
         print(f"{predicted} recordings in {sum(seconds.values()):.2f} s on {device}; of each: {each}")
         print(f"see {options.output}")
     return len(recordings) - predicted
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError, before any work, where no file can be created in `folder`."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{error.strerror}: name another folder with --output", str(folder)
+        ) from error
 
 
 def write(stem: Path, depth: NDArray[np.float32], formats: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The recordings that a prediction is asked for."""
+"""The recordings to predict depth from."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,19 +7,26 @@ from torch import Tensor
 
 from binaural.data import NetworkInput
 from binaural.data.files import read_wav
+from binaural.data.recording_checks import recording_faults
 
 
 def find_recordings(inputs: Iterable[Path]) -> dict[str, Path]:
-    """WAV files by the names of what will be made of them: each input itself, or all in it that end in .wav.
+    """WAV files by the stem of their outputs: each input that is a file, and all .wav files in a folder.
+
+    Hidden files in a folder, such as `._echo.wav` from macOS, are skipped.
 
     Raises:
-        FileNotFoundError: an input is not there, or a folder without a WAV file.
-        ValueError: two files would share a name.
+        FileNotFoundError: an input does not exist, or is a folder without a WAV file.
+        ValueError: two files have the same stem.
     """
     found: dict[str, Path] = {}
     for path in inputs:
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".wav")
+            files = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() == ".wav" and not file.name.startswith(".")
+            )
             if not files:
                 raise FileNotFoundError(f"{path}: no .wav file in this folder")
         elif path.is_file():
@@ -35,8 +42,8 @@ def find_recordings(inputs: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def read_input(path: Path, network_input: NetworkInput) -> Tensor:
-    """The network's input [C, S, S] of a stereo WAV file of any sample rate, as the network was trained.
+def read_input(path: Path, network_input: NetworkInput) -> tuple[Tensor, list[str]]:
+    """The network's input [C, S, S] of a stereo WAV file of any sample rate, and the recording's faults.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,4 +52,4 @@ def read_input(path: Path, network_input: NetworkInput) -> Tensor:
     length = network_input.length
     recording, _ = read_wav(path, None if length is None else network_input.start + length)
     network_input.check_length(recording, path)
-    return network_input(recording)
+    return network_input(recording), recording_faults(recording, network_input.onsets)

@@ -6,15 +6,15 @@ import argparse
 import inspect
 import signal
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import FrameType
 
 from binaural.simulate.dataset import simulate_dataset
 
 DESCRIPTION = """\
-Simulate what a binaural rig hears and sees in rooms, and write it in BatVision V2's layout
-(<root>/Simulated/{train,val,test}.csv, audio/, camera/, depth/), so that whatever reads BatVision V2
-reads it too.
+Simulate the recordings, depth maps and pictures of a binaural rig in rooms, and write them in BatVision V2's
+layout (<root>/Simulated/{train,val,test}.csv, audio/, camera/, depth/).
 
 Each recording is made in a room of its own, 3 to 12 m wide and furnished at random: a 3 ms sweep, its
 echoes at the ears of a dummy head (mirror and diffuse reflections, reverberation, noise), and the depth map
@@ -98,10 +98,23 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)  # as an exception, so that the workers are ended too
+    previous = signal.signal(signal.SIGTERM, _stop)  # as an exception, so that the workers are ended too
+    try:
+        return run(options)
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Simulate, and draw the report that was asked for; returns the exit status."""
     try:
         if (options.report is None) != (options.real is None):
             raise ValueError("--report and --real: give both or neither")
+        if options.report is not None:
+            # Only here, because drawing is slow to import.
+            from binaural.simulate.realism import check_report, draw_report
+
+            check_report(options.real, options.report)
         root = simulate_dataset(
             options.root,
             rooms_train=options.rooms_train,
@@ -114,10 +127,14 @@ def main(argv: list[str] | None = None) -> int:
             progress=not options.no_progress,
         )
         if options.report is not None:
-            # Only here, because drawing is slow to import.
-            from binaural.simulate.realism import draw_report
-
             draw_report(root, options.real, options.report)
+    except BrokenProcessPool:
+        print(
+            "error: a worker process was killed, for lack of memory for instance; the same command, "
+            "with fewer --workers, continues from here",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

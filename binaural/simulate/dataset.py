@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -103,16 +104,20 @@ def simulate_dataset(
         ValueError: a bad argument, or a mesh in which no place for a sensor can be found.
         FileNotFoundError: no such mesh.
         FileExistsError: root or `<root>.partial` holds something else.
+        OSError: root cannot be replaced, such as the mount point of a volume, or cannot be written; this is
+            known before any room is simulated.
     """
-    root = Path(root)
+    given, root = Path(root), Path(root).resolve()  # a link to a folder stays, its folder is filled
     parameters = _checked(rooms_train, rooms_val, rooms_test, seed, depth_width, workers, mesh)
     _refuse_other_content(root, parameters)
+    _check_ray_casting()
     root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root.parent):
         if _refuse_other_content(root, parameters):
-            return root
+            return given
         partial = root.with_name(root.name + ".partial")
         _prepare(partial, parameters)
+        _remove_empty(root)
         missing = [
             index
             for _, indices in parameters.splits()
@@ -130,10 +135,8 @@ def simulate_dataset(
         ) as bar:
             for _ in _simulate_all(work, missing, workers or _cores()):
                 bar.update()
-        if root.is_dir():
-            root.rmdir()  # empty, or it would have been refused
         os.replace(partial, root)
-    return root
+    return given
 
 
 def _checked(
@@ -176,6 +179,25 @@ def _refuse_other_content(root: Path, parameters: Parameters) -> bool:
         return False
     _check_manifest(manifest, parameters)
     return True
+
+
+def _remove_empty(root: Path) -> None:
+    """Remove an empty root before the work: if that fails, the finished data set could not replace it."""
+    try:
+        if root.is_dir():
+            root.rmdir()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: a data set is built beside its folder and moved there, which a mount "
+            f"point does not allow; name a folder in it, such as {root / 'simulated'}",
+            str(root),
+        ) from error
+
+
+def _check_ray_casting() -> None:
+    if find_spec("embreex") is None:
+        raise ValueError("simulating needs embreex, which is not installed: pip install embreex")
 
 
 def _check_manifest(manifest: Path, parameters: Parameters) -> None:
@@ -370,4 +392,6 @@ def _begin_worker() -> None:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use; all cores where the system does not tell (macOS)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 from scipy.signal import spectrogram
 
 from binaural.data import BatVisionV2
-from binaural.data.files import read_array, read_wav
+from binaural.data.depth import millimetres, open_depth
+from binaural.data.files import read_wav
+from binaural.data.recording_checks import describe_silence, silent_ears
 from binaural.simulate.constants import FRAMES, SAMPLE_RATE
 from binaural.simulate.scene import Floats
 
@@ -35,6 +37,23 @@ LEVELS = (
 )
 
 
+def check_report(real: Path, output: Path) -> None:
+    """Raise what `draw_report` would, before anything is simulated for it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `draw_report`.
+        OSError: the picture cannot be written.
+    """
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"--report {output}: expected the name of a PNG file, such as report.png")
+    if output.is_dir():
+        raise IsADirectoryError(f"--report {output}: a folder, expected the name of a PNG file")
+    _recordings(real, first=1)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=output.parent):
+        pass
+
+
 def draw_report(simulated: Path, real: Path, output: Path) -> None:
     """Draw simulated recordings beside a real one, and print the figures that the picture shows.
 
@@ -46,7 +65,7 @@ def draw_report(simulated: Path, real: Path, output: Path) -> None:
         output: PNG file to write.
 
     Raises:
-        FileNotFoundError, ValueError: a data set is missing or malformed.
+        FileNotFoundError, ValueError: a data set is missing or malformed, or a recording has a silent ear.
     """
     (real_sound,), (real_depth,) = _recordings(real, first=1)
     sounds, depths = _recordings(simulated)
@@ -107,10 +126,10 @@ def draw_report(simulated: Path, real: Path, output: Path) -> None:
     figure.savefig(output, dpi=80)
 
 
-def figures(sound: Floats, depth: NDArray[np.integer]) -> list[tuple[str, float]]:
-    """What the table compares, for a recording [2, FRAMES] and its depth map in millimetres."""
+def figures(sound: Floats, depth: Floats) -> list[tuple[str, float]]:
+    """Rows of the table (name, value), for a recording [2, FRAMES] and its depth map in millimetres."""
     rows = [
-        (f"level {name}, dB", float(10 * np.log10(np.mean(sound[:, start:stop] ** 2))))
+        (f"level {name}, dB", float(10 * np.log10(np.mean(sound[:, start:stop] ** 2) + 1e-20)))
         for name, start, stop in LEVELS
     ]
     rows.append(("peak, full scale", float(np.abs(sound).max())))
@@ -155,18 +174,22 @@ def gcc_phat(sound: Floats) -> Floats:
     return np.concatenate([correlation[-LAGS:], correlation[: LAGS + 1]])
 
 
-def _recordings(root: Path, first: int | None = None) -> tuple[list[Floats], list[NDArray[np.integer]]]:
+def _recordings(root: Path, first: int | None = None) -> tuple[list[Floats], list[Floats]]:
     recordings = BatVisionV2(root, "test").recordings[:first]
     sounds: list[Floats] = []
     for recording in recordings:
-        sound = read_wav(recording.audio[0], FRAMES)[0].numpy().astype(np.float64)
-        if sound.shape[1] != FRAMES:
-            raise ValueError(f"{recording.audio[0]}: {sound.shape[1]} frames, expected {FRAMES}")
-        sounds.append(sound)
-    return sounds, [read_array(recording.depth) for recording in recordings]
+        waveform, _ = read_wav(recording.audio[0], FRAMES)
+        if waveform.shape[1] != FRAMES:
+            raise ValueError(f"{recording.audio[0]}: {waveform.shape[1]} frames, expected {FRAMES}")
+        silent = silent_ears(waveform)
+        if silent:
+            raise ValueError(f"{recording.audio[0]}: {describe_silence(silent)}, nothing to compare")
+        sounds.append(waveform.numpy().astype(np.float64))
+    depths = [millimetres(open_depth(r.depth), r.depth).numpy() for r in recordings]
+    return sounds, depths
 
 
-def _median(depth: NDArray[np.integer]) -> float:
+def _median(depth: Floats) -> float:
     """Median of the measured depths in metres; 0 where nothing was measured."""
     measured = depth[depth > 0]
     return float(np.median(measured)) / 1000 if measured.size else 0.0
@@ -198,9 +221,11 @@ def _draw_spectrogram(axes: Axes, signal: Floats, name: str) -> None:
     axes.set(title=f"Left ear, {name}", xlabel="ms", ylabel="kHz")
 
 
-def _draw_depth(figure: Figure, axes: Axes, depth: NDArray[np.integer], name: str) -> None:
+def _draw_depth(figure: Figure, axes: Axes, depth: Floats, name: str) -> None:
     metres = np.ma.masked_equal(depth, 0) / 1000
-    image = axes.imshow(metres, cmap="viridis", vmin=0, vmax=float(np.percentile(metres.compressed(), 99)))
+    measured = metres.compressed()
+    farthest = float(np.percentile(measured, 99)) if measured.size else 1.0
+    image = axes.imshow(metres, cmap="viridis", vmin=0, vmax=farthest)
     axes.set(title=f"Depth, {name}: {100 * np.mean(depth == 0):.0f} % missing", xticks=[], yticks=[])
     axes.set_facecolor("lightgrey")
     figure.colorbar(image, ax=axes, label="m", shrink=0.7)

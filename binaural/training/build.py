@@ -1,5 +1,7 @@
-"""The systems that `train.py --model` names: a network each, and the loss that it learns from."""
+"""The systems of `train.py --model`: the network and the loss of each."""
 
+from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -8,18 +10,17 @@ from binaural.checkpoint import load_checkpoint
 from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss, DepthLoss, MaskedL1Loss
 from binaural.models.adaptive_bins import AdaptiveBinsLoss, AdaptiveBinsNet, DistillationLoss
 from binaural.models.base_residual import BaseResidualLoss, BaseResidualNet
-from binaural.models.binaural_attention import BinauralAttentionDepthNet
+from binaural.models.binaural_attention import BinauralAttentionDepthNet, BinauralAttentionOptions
 from binaural.models.pretrained import Pretrained
 from binaural.models.unet import UNet
 from binaural.models.unet_pix2pix import UNetPix2Pix, halvings
-from binaural.training.options import Options
 
 
-def make_network(options: Options) -> Pretrained:
+def make_network(options: Namespace) -> Pretrained:
     """The network of a run, with random weights.
 
     Raises:
-        ValueError: an option that it refuses.
+        ValueError: the network refuses an option; the message begins with its name.
     """
     channels, reach, features = options.base_channels, options.max_depth, options.features
     match options.model:
@@ -33,28 +34,19 @@ def make_network(options: Options) -> Pretrained:
             return AdaptiveBinsNet(channels, reach, features=features)
     return BinauralAttentionDepthNet(
         channels,
-        options.attention_levels,
-        options.heads,
-        options.scope,
-        options.similarity,
-        reach,
-        options.ear_width,
-        options.max_lag,
-        matching=options.matching,
+        max_depth=reach,
         features=features,
-        symmetric=options.symmetric,
-        view_levels=options.view_levels,
-        skip_levels=options.skip_levels,
         backend=options.kernel_backend,
+        **{field.name: getattr(options, field.name) for field in fields(BinauralAttentionOptions)},
     )
 
 
-def make_loss(options: Options, network: Pretrained) -> DepthLoss:
-    """The loss that the network of `make_network` learns from.
+def make_loss(options: Namespace, network: Pretrained) -> DepthLoss:
+    """The training loss of the network that `make_network` makes.
 
     Raises:
         FileNotFoundError: the teacher's folder holds no network.
-        ValueError: what it holds cannot teach this student.
+        ValueError: the network in it cannot be the teacher of this one.
     """
     match options.model:
         case "unet_pix2pix":
@@ -75,13 +67,13 @@ def load_teacher(folder: str | Path, image_size: int, student: Pretrained) -> Ad
     """The trained teacher in `folder`.
 
     Raises:
-        FileNotFoundError: the folder holds no network.
-        ValueError: it holds another system, or one that differs from its student in more than its input.
+        FileNotFoundError: the folder holds no network. ValueError: it holds another system, or a network that
+        differs from the student in more than its input.
     """
     checkpoint = load_checkpoint(folder, torch.device("cpu"))
     teacher = checkpoint.network
     if not isinstance(teacher, AdaptiveBinsNet) or not checkpoint.input.sees:
-        raise ValueError(f"--teacher: {checkpoint.name} is no adabins_teacher")
+        raise ValueError(f"--teacher must be an adabins_teacher, got {checkpoint.name}")
 
     def size(network: Pretrained, image_size: int) -> dict[str, object]:
         return {**network.arguments, "features": None, "image_size": image_size}
@@ -90,6 +82,6 @@ def load_teacher(folder: str | Path, image_size: int, student: Pretrained) -> Ad
     for name, value in theirs.items():
         if value != ours[name]:
             raise ValueError(
-                f"--teacher: {folder} has {name} = {value}, its student {ours[name]}; both must be alike"
+                f"--teacher: {name} must be that of the student, {ours[name]}, got {value} in {folder}"
             )
     return teacher

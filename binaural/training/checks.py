@@ -1,4 +1,4 @@
-"""What tells, before anything is written, that no run can come of the options."""
+"""Checks of the options, before anything is written."""
 
 import torch
 from torch import nn
@@ -11,10 +11,10 @@ from binaural.training.options import Options
 
 
 def check_backend(network: nn.Module, options: Options, device: torch.device, precision: torch.dtype) -> None:
-    """Try the kernel backend that was asked for.
+    """Run network and loss once with the kernel backend of the options.
 
     Raises:
-        ValueError: it cannot run network and loss here.
+        ValueError: the backend cannot run them here.
     """
     channels = len(channel_names(options.features))
     silence = torch.zeros(1, channels, options.image_size, options.image_size)
@@ -23,11 +23,19 @@ def check_backend(network: nn.Module, options: Options, device: torch.device, pr
 
 
 def check_data(options: Options, **splits: EchoDataset) -> None:
-    """Read the first sample of each split, and look for a depth to learn or to measure by.
+    """Read the first sample of each split, and look for valid depth in it; check the size of a batch.
 
     Raises:
-        FileNotFoundError, ValueError: a sample cannot be used as the options want it, or there is no depth.
+        FileNotFoundError, ValueError: a sample does not suit the options, no depth map has a valid pixel, or
+        the
+            training split is smaller than a batch.
     """
+    samples = len(splits["train"])
+    if options.batch_size > samples:
+        raise ValueError(
+            f"--batch_size must be at most {samples}, the samples of the training split, "
+            f"got {options.batch_size}"
+        )
     for split, dataset in splits.items():
         dataset[0]
         threshold = 0.0 if split == "train" else options.metric_threshold

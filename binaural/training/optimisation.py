@@ -46,22 +46,22 @@ def make_scheduler(name: str, optimizer: torch.optim.Optimizer, total_steps: int
 
 
 def compile_network(network: nn.Module) -> Any:
-    """What runs the network through torch.compile, for batches that are all of one size."""
+    """The network compiled by torch.compile, for batches of one size."""
     return torch.compile(network, fullgraph=True, dynamic=False)
 
 
 def choose_compile(name: str, device: torch.device, sync_batchnorm: bool) -> tuple[bool, str]:
-    """Whether the network goes through torch.compile, and why.
+    """Whether to compile the network, and the reason.
 
     Raises:
-        ValueError: what is asked for cannot be compiled.
+        ValueError: `name` is "on" and the network cannot be compiled.
     """
     if name == "on" and sync_batchnorm:
-        raise ValueError("--compile on: batch norms that talk to other processes cannot be compiled")
+        raise ValueError("--compile on: batch norms over several ranks cannot be compiled")
     if name != "auto":
         return name == "on", "as asked"
     if sync_batchnorm:
-        return False, "batch norms talk to other processes"
+        return False, "batch norms over several ranks cannot be compiled"
     if device.type == "cuda":
         return True, "on a GPU"
-    return False, "on a CPU compiling takes longer than it saves"
+    return False, "on a CPU, compiling takes longer than it saves"

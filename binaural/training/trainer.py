@@ -60,7 +60,6 @@ class Trainer:
         self.options, self.network, self.train_set, self.run = options, network, train_set, run
         self.processes, self.precision = processes, precision
         self.device = device = processes.device
-        self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.forward: Any = network
         if compiled:
             self.forward = compile_network(network)
@@ -141,7 +140,7 @@ class Trainer:
         heard, *targets = (x.to(self.device, non_blocking=True) for x in (heard, *seen))
         if self.front_end is not None:
             heard = self.front_end(heard)
-        heard = heard.contiguous(memory_format=self.layout)
+        heard = heard.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             # Of the whole batch, whose masked means are not those of its shares. Gradients of the shares add
             # up to the batch's; DistributedDataParallel takes their mean.

@@ -1,4 +1,4 @@
-// Small matrix products, with the work that follows each product done in registers.
+// Small matrix products, whose results are processed in registers by an epilogue.
 #pragma once
 
 #include "common/simd.h"
@@ -11,6 +11,26 @@ namespace binaural::BINAURAL_ISA {
 constexpr int kTileVectors = 2;
 constexpr int kTileRows = BINAURAL_TILE_ROWS;
 constexpr int kNarrowTileRows = kTileRows * 4 / 3;
+
+// Whether tiles of so many rows are compiled, of tiles of at most `most`: the highest, and powers
+// of two below it; of four in float64, which is rare. Each is code of its own for every use of a
+// product, so that all heights from 1 on would take three times as long to compile.
+template <class T>
+constexpr bool is_height(int rows, int most) {
+  if (rows == most) return true;
+  for (int height = 1; height < most; height *= std::is_same_v<T, float> ? 2 : 4) {
+    if (rows == height) return true;
+  }
+  return false;
+}
+
+// The height of the next tile where so many rows remain.
+template <class T>
+constexpr int tile_height(int64_t rows, int most) {
+  int height = static_cast<int>(rows < most ? rows : most);
+  while (!is_height<T>(height, most)) --height;
+  return height;
+}
 
 template <class T>
 constexpr int64_t kPanel = kTileVectors * kLanes<T>;
@@ -54,29 +74,38 @@ __attribute__((noinline)) void multiply_tile(const T* a, int64_t a_stride, const
 }
 
 template <class T, bool kTransposed, int kVectors, class Step, class Epilogue, class Between,
-          int... kRows>
+          int... kIndex>
 BINAURAL_INLINE void multiply_rows(int rows, const T* a, int64_t a_stride, const T* b, Step b_step,
                                    int64_t depth, int64_t row, int64_t column,
                                    const Epilogue& epilogue, Between& between,
-                                   std::integer_sequence<int, kRows...>) {
-  ((rows == kRows + 1 ? multiply_tile<T, kTransposed, kRows + 1, kVectors>(
-                            a, a_stride, b, b_step, depth, row, column, epilogue, between)
-                      : void()),
-   ...);
+                                   std::integer_sequence<int, kIndex...>) {
+  const auto run = [&](auto height) __attribute__((always_inline)) {
+    constexpr int kRows = decltype(height)::value;
+    if constexpr (is_height<T>(kRows, sizeof...(kIndex))) {
+      if (rows == kRows) {
+        multiply_tile<T, kTransposed, kRows, kVectors>(a, a_stride, b, b_step, depth, row, column,
+                                                       epilogue, between);
+      }
+    }
+  };
+  (run(std::integral_constant<int, kIndex + 1>{}), ...);
 }
 
 // How many tiles, of so many vectors, the rows are cut into.
+template <class T>
 constexpr int64_t tiles_of(int64_t rows, int64_t vectors) {
-  const int64_t most = vectors == kTileVectors ? kTileRows : kNarrowTileRows;
-  return (rows + most - 1) / most;
+  const int most = vectors == kTileVectors ? kTileRows : kNarrowTileRows;
+  int64_t tiles = rows / most;
+  for (int64_t rest = rows % most; rest > 0; rest -= tile_height<T>(rest, most)) ++tiles;
+  return tiles;
 }
 
 // How often a product of that size calls `between`. Its width is padded.
 template <class T>
 constexpr int64_t steps_of(int64_t rows, int64_t width, int64_t depth) {
   const int64_t panels = width / kPanel<T>, rest = padded<T>(width - panels * kPanel<T>);
-  const int64_t tiles =
-      panels * tiles_of(rows, kTileVectors) + (rest == 0 ? 0 : tiles_of(rows, rest / kLanes<T>));
+  const int64_t tiles = panels * tiles_of<T>(rows, kTileVectors) +
+                        (rest == 0 ? 0 : tiles_of<T>(rows, rest / kLanes<T>));
   return tiles * (depth / kStep);
 }
 
@@ -126,11 +155,9 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const Right& right, in
     const int64_t vectors =
         width - column < kPanel<T> ? (width - column) / kLanes<T> : kTileVectors;
     const T* b = right.at(k0, column, vectors);
-    const int64_t tiles = tiles_of(rows, vectors);
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      // Tiles of nearly equal height: a short last one would leave the arithmetic units waiting.
-      const int64_t row = rows * tile / tiles;
-      const int height = static_cast<int>(rows * (tile + 1) / tiles - row);
+    const int most = vectors == kTileVectors ? kTileRows : kNarrowTileRows;
+    for (int64_t row = 0; row < rows;) {
+      const int height = tile_height<T>(rows - row, most);
       const T* at = a + (kTransposed ? row : row * a_stride);
       if (vectors == kTileVectors) {
         multiply_rows<T, kTransposed, kTileVectors>(
@@ -141,6 +168,7 @@ void multiply(const T* a, int64_t a_stride, int64_t rows, const Right& right, in
                                          row, column, epilogue, between,
                                          std::make_integer_sequence<int, kNarrowTileRows>{});
       }
+      row += height;
     }
   }
 }
@@ -156,17 +184,27 @@ BINAURAL_INLINE void for_accumulators(F&& f) {
   }
 }
 
-// Adds the product to c [rows, width], or writes it there if c is `fresh`.
+// An epilogue whose accumulators begin at 0.
+template <class T>
+struct FromZero {
+  template <int kRows, int kVectors>
+  BINAURAL_INLINE void begin(int64_t, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
+    for_accumulators<kRows, kVectors>([&](int i, int v)
+                                          __attribute__((always_inline)) { acc[i][v] = Vec<T>{}; });
+  }
+};
+
+// Adds the product to c [rows, width]; the first one is written there.
 template <class T>
 struct AddTo {
   T* c;
   int64_t stride;
-  bool fresh;
+  bool first_write;  // c is uninitialised
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = fresh ? Vec<T>{} : load<T>(c + (row + i) * stride + column + v * kLanes<T>);
+      acc[i][v] = first_write ? Vec<T>{} : load<T>(c + (row + i) * stride + column + v * kLanes<T>);
     });
   }
   template <int kRows, int kVectors>
@@ -186,16 +224,13 @@ struct Factors {
 
 // Writes the product, each row times its factor, to c [rows, width].
 template <class T>
-struct ScaleTo {
+struct ScaleTo : FromZero<T> {
   T* c;
   int64_t stride;
   Factors<T> factors;
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t, int64_t, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v)
-                                          __attribute__((always_inline)) { acc[i][v] = Vec<T>{}; });
-  }
+  ScaleTo(T* c, int64_t stride, Factors<T> factors) : c(c), stride(stride), factors(factors) {}
+
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {

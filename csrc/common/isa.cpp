@@ -17,10 +17,10 @@ struct Named {
 
 constexpr Named kNames[] = {{"generic", Isa::kGeneric}, {"avx2", Isa::kAvx2},
                             {"avx512", Isa::kAvx512},   {"avx512_bf16", Isa::kAvx512Bf16},
-                            {"amx", Isa::kAmx},         {"avx512_on_avx2", Isa::kAvx512OnAvx2}};
+                            {"amx", Isa::kAmx},         {"test", Isa::kTest}};
 
-// Whether the processor has tile registers, and the system saves them for this process, which Linux
-// does once it was asked to.
+// Whether the processor has tile registers and Linux lets this process use them, which it must be
+// asked for once.
 bool has_tiles() {
 #if defined(BINAURAL_TILES)
   if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")) return false;
@@ -31,8 +31,16 @@ bool has_tiles() {
 #endif
 }
 
+bool has_test_kernels() {
+  for (const void* table : binaural_test_kernels) {
+    if (table == nullptr) return false;
+  }
+  return true;
+}
+
 bool supported(Isa isa) {
   if (isa == Isa::kGeneric) return true;
+  if (isa == Isa::kTest) return has_test_kernels();
 #if defined(__x86_64__)
   const bool bf16 = isa == Isa::kAvx512Bf16 || isa == Isa::kAmx;
   if (isa == Isa::kAmx && !has_tiles()) return false;
@@ -65,6 +73,8 @@ Isa isa() {
 }
 
 }  // namespace binaural
+
+const void* binaural_test_kernels[binaural::kOperations] = {};
 
 int binaural_force_isa(const char* name) {
   if (*name == '\0') {

@@ -50,7 +50,7 @@ constexpr size_t kMostKept = size_t{1} << 30;  // bytes
 
 void prefer_large_pages(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  // Only a wish: where the system refuses it, nothing changes.
+  // If the system refuses, nothing changes.
   madvise(data, bytes, MADV_HUGEPAGE);
 #else
   (void)data;
@@ -95,7 +95,7 @@ class Pool {
     size_t bytes;
   };
 
-  // What was given back longest ago goes first.
+  // Frees the oldest first.
   void shrink(size_t most) {
     while (bytes_kept_ > most) {
       const Piece oldest = kept_.back();

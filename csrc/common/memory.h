@@ -7,20 +7,20 @@
 namespace binaural {
 
 // At least `bytes` of this thread's own memory, aligned to 64 bytes. It is kept for the next call,
-// since memory fresh from the system is cleared page by page on first use; what it held is lost
-// when it grows.
+// since the system clears new memory page by page on first use. Its contents are lost when it
+// grows.
 void* thread_scratch(size_t bytes);
 
 // Memory for results: at least `bytes`, aligned to 64 bytes, on large pages where the system has
-// them. What is given back is kept, up to a limit, for a result of about that size: the system
-// clears every page that it hands out, which takes as long as a good part of a kernel.
+// them. Memory that is given back is kept, up to a limit, for a result of about that size: clearing
+// new pages would take as long as a good part of a kernel.
 void* take_memory(size_t bytes);
 void give_back_memory(void* data);
 
-// A result of so many bytes has left the caches before it is read: it is better written past them.
+// A result of at least so many bytes leaves the caches before it is read: it is written past them.
 constexpr int64_t kStreamed = int64_t{8} << 20;
 
-// Frees what is kept.
+// Frees the memory that is kept.
 void release_memory();
 
 // Fills memory that is about to be handed out with NaN, if `binaural_poison_memory` asked for it.
@@ -28,6 +28,5 @@ void poison(void* data, size_t bytes);
 
 }  // namespace binaural
 
-// For tests: from now on, or no longer, all memory of results and of threads is NaN before it is
-// written.
+// For tests: whether memory of results and of threads is filled with NaN before it is written.
 extern "C" __attribute__((visibility("default"))) void binaural_poison_memory(int on);

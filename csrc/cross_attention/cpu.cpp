@@ -1,4 +1,4 @@
-// The CPU operators: what they accept, what they allocate, and the order in which tiles run.
+// The CPU operators: checks of the arguments, allocation, and the order in which tiles run.
 #include <algorithm>
 #include <limits>
 #include <optional>
@@ -19,7 +19,7 @@ using MaybeTensor = std::optional<Tensor>;
 constexpr double kLog2E = 1.4426950408889634074;
 
 const Kernels& kernels(ScalarType dtype) {
-  return dtype == ScalarType::Double ? best_kernels().dual : best_kernels().single;
+  return dtype == ScalarType::Double ? best_kernels().float64 : best_kernels().float32;
 }
 
 // The tile kernels, or null where the processor has no AMX, or they do not cover the call.
@@ -45,7 +45,7 @@ Storage storage_of(ScalarType dtype) {
   }
 }
 
-ScalarType wide(ScalarType dtype) {
+ScalarType compute_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? dtype : ScalarType::Float;
 }
 
@@ -80,7 +80,8 @@ class Input {
     STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), name, " must have q_left's dtype");
     STD_TORCH_CHECK(tensor.dim() == 4 && tensor.size(0) == like.size(0) && tensor.size(1) == time &&
                         tensor.size(2) == like.size(2) && tensor.size(3) == channels,
-                    name, " does not fit q_left");
+                    name,
+                    " must have q_left's rows and heads, and the time and channels of its ear");
     tensor_ = with_contiguous_channels(tensor);
   }
 
@@ -103,11 +104,12 @@ void fill_lags(const T* bias, int64_t reach, int64_t max_lag, int64_t heads, int
       const int64_t distance = lag < 0 ? -lag : lag;
       T value = 0;
       if (distance > max_lag) {
-        value = -std::numeric_limits<T>::infinity();
+        value = kMaskedLag<T>;
       } else if (bias != nullptr && distance <= reach) {
         value = bias[head * (2 * reach + 1) + lag + reach] * static_cast<T>(kLog2E);
+        if (value == kMaskedLag<T>) value = std::numeric_limits<T>::quiet_NaN();
         const double magnitude = value < 0 ? -value : value;
-        // NaN counts as infinite, or the next value would take its place.
+        // NaN counts as infinite: comparisons would skip it.
         if (!(magnitude <= *largest_bias)) {
           *largest_bias =
               magnitude == magnitude ? magnitude : std::numeric_limits<double>::infinity();
@@ -129,7 +131,7 @@ class Lags {
       if (*max_lag < max_lag_) max_lag_ = *max_lag;
     }
     if (lag_bias.has_value()) {
-      STD_TORCH_CHECK(lag_bias->is_cpu() && lag_bias->scalar_type() == wide(dtype) &&
+      STD_TORCH_CHECK(lag_bias->is_cpu() && lag_bias->scalar_type() == compute_type(dtype) &&
                           lag_bias->dim() == 2 && lag_bias->size(0) == heads &&
                           lag_bias->size(1) % 2 == 1,
                       "lag_bias must be [heads, 2 L + 1] on the CPU, float64 for float64 inputs "
@@ -137,7 +139,7 @@ class Lags {
     } else if (!max_lag.has_value()) {
       return;
     }
-    tables_ = new_result({2, heads, n + m - 1 + kLagPadding}, wide(dtype));
+    tables_ = new_result({2, heads, n + m - 1 + kLagPadding}, compute_type(dtype));
     if (dtype == ScalarType::Double) {
       fill<double>(lag_bias, heads, n, m);
     } else {
@@ -148,7 +150,7 @@ class Lags {
   void describe(Call& call) const {
     call.lags[0] = call.lags[1] = nullptr;
     if (tables_.has_value()) {
-      for (int side = 0; side < 2; ++side) call.lags[side] = row_of(*tables_, side);
+      for (int ear = 0; ear < 2; ++ear) call.lags[ear] = row_of(*tables_, ear);
     }
     call.largest_bias = largest_bias_;
     call.max_lag = max_lag_;
@@ -172,11 +174,11 @@ class Lags {
   int64_t max_lag_;
 };
 
-// What every call says, but for where its operands lie.
+// A call without pointers to its operands.
 Call call_of(ScalarType dtype, bool shared, int64_t r, int64_t heads, int64_t d, int64_t dv,
              int64_t n, int64_t m, double scale, const Lags& lags) {
   STD_TORCH_CHECK(std::min({r, heads, d, dv, n, m}) > 0,
-                  "cross_attention has nothing to match: an input is empty");
+                  "cross_attention needs inputs that are not empty");
   Call call{};
   call.storage = storage_of(dtype);
   call.shared = shared;
@@ -185,14 +187,14 @@ Call call_of(ScalarType dtype, bool shared, int64_t r, int64_t heads, int64_t d,
   call.d = d;
   call.dv = dv;
   call.scale = scale;
-  call.sides[0].length = n;
-  call.sides[1].length = m;
+  call.ears[0].length = n;
+  call.ears[1].length = m;
   lags.describe(call);
   call.stripes = (std::max(n, m) + kStripe - 1) / kStripe;
   return call;
 }
 
-// Operands of an operator that takes a tensor of each.
+// The inputs of an operator with one tensor per operand.
 class Operands {
  public:
   Operands(const Tensor& q_left, const Tensor& q_right, const Tensor& v_left, const Tensor& v_right,
@@ -216,12 +218,12 @@ class Operands {
   Call call(const Tensor& q_left, const Tensor& v_left, double scale) const {
     Call call = call_of(q_left.scalar_type(), !k_left_.has_value(), q_left.size(0), q_left.size(2),
                         q_left.size(3), v_left.size(3), n_, m_, scale, lags_);
-    call.sides[0].q = q_left_.view();
-    call.sides[1].q = q_right_.view();
-    call.sides[0].k = call.shared ? call.sides[0].q : k_left_->view();
-    call.sides[1].k = call.shared ? call.sides[1].q : k_right_->view();
-    call.sides[0].v = v_left_.view();
-    call.sides[1].v = v_right_.view();
+    call.ears[0].query = q_left_.view();
+    call.ears[1].query = q_right_.view();
+    call.ears[0].key = call.shared ? call.ears[0].query : k_left_->view();
+    call.ears[1].key = call.shared ? call.ears[1].query : k_right_->view();
+    call.ears[0].value = v_left_.view();
+    call.ears[1].value = v_right_.view();
     return call;
   }
 
@@ -282,12 +284,12 @@ void run_forward(const Kernels& kernels, const Call& call) {
       if (tiles != nullptr && tiles->forward(call, problem, state)) return;
       char* scratch = state + state_bytes;
       if (!kernels.forward_prepare(call, problem, state)) {
-        for (int side = 0; side < 2; ++side)
-          kernels.forward_maxima(call, problem, state, side, 0, scratch);
-        kernels.forward_settle(call, state);
+        for (int ear = 0; ear < 2; ++ear)
+          kernels.forward_maxima(call, problem, state, ear, 0, scratch);
+        kernels.forward_choose_shifts(call, state);
       }
       kernels.forward_tile(call, problem, state, 0, 0, scratch);
-      for (int side = 0; side < 2; ++side) kernels.forward_finish(call, problem, state, side, 0);
+      for (int ear = 0; ear < 2; ++ear) kernels.forward_finish(call, problem, state, ear, 0);
     });
     return;
   }
@@ -295,13 +297,13 @@ void run_forward(const Kernels& kernels, const Call& call) {
   std::vector<char> safe(problems);
   parallel(problems, [&](int64_t p) { safe[p] = kernels.forward_prepare(call, p, states[p]); });
   parallel(problems * 2 * stripes, [&](int64_t i) {
-    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
+    const int64_t p = i / (2 * stripes), ear = i / stripes % 2;
     if (safe[p]) return;
-    kernels.forward_maxima(call, p, states[p], static_cast<int>(side), i % stripes,
+    kernels.forward_maxima(call, p, states[p], static_cast<int>(ear), i % stripes,
                            thread_scratch(scratch_bytes));
   });
   parallel(problems, [&](int64_t p) {
-    if (!safe[p]) kernels.forward_settle(call, states[p]);
+    if (!safe[p]) kernels.forward_choose_shifts(call, states[p]);
   });
   for (int64_t stage = 0; stage < stripes; ++stage) {
     parallel(problems * stripes, [&](int64_t i) {
@@ -311,8 +313,8 @@ void run_forward(const Kernels& kernels, const Call& call) {
     });
   }
   parallel(problems * 2 * stripes, [&](int64_t i) {
-    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
-    kernels.forward_finish(call, p, states[p], static_cast<int>(side), i % stripes);
+    const int64_t p = i / (2 * stripes), ear = i / stripes % 2;
+    kernels.forward_finish(call, p, states[p], static_cast<int>(ear), i % stripes);
   });
 }
 
@@ -330,7 +332,7 @@ void run_backward(const Kernels& kernels, const Call& call) {
       kernels.backward_prepare(call, problem, state);
       kernels.backward_tile(call, problem, state, 0, 0, state + state_bytes);
       if (lags) kernels.backward_collect_lags(call, problem, state, 0);
-      for (int side = 0; side < 2; ++side) kernels.backward_finish(call, problem, state, side, 0);
+      for (int ear = 0; ear < 2; ++ear) kernels.backward_finish(call, problem, state, ear, 0);
     });
     return;
   }
@@ -348,8 +350,8 @@ void run_backward(const Kernels& kernels, const Call& call) {
     }
   }
   parallel(problems * 2 * stripes, [&](int64_t i) {
-    const int64_t p = i / (2 * stripes), side = i / stripes % 2;
-    kernels.backward_finish(call, p, states[p], static_cast<int>(side), i % stripes);
+    const int64_t p = i / (2 * stripes), ear = i / stripes % 2;
+    kernels.backward_finish(call, p, states[p], static_cast<int>(ear), i % stripes);
   });
 }
 
@@ -361,12 +363,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right
   Call call = operands.call(q_left, v_left, scale);
   const ScalarType dtype = q_left.scalar_type();
   const Tensor o_left = new_like(v_left), o_right = new_like(v_right);
-  const Tensor lse_left = new_result({call.r, call.heads, call.sides[0].length}, wide(dtype));
-  const Tensor lse_right = new_result({call.r, call.heads, call.sides[1].length}, wide(dtype));
-  call.sides[0].o = view_of(o_left);
-  call.sides[1].o = view_of(o_right);
-  call.sides[0].lse = lse_left.data_ptr();
-  call.sides[1].lse = lse_right.data_ptr();
+  const Tensor lse_left =
+      new_result({call.r, call.heads, call.ears[0].length}, compute_type(dtype));
+  const Tensor lse_right =
+      new_result({call.r, call.heads, call.ears[1].length}, compute_type(dtype));
+  call.ears[0].output = view_of(o_left);
+  call.ears[1].output = view_of(o_right);
+  call.ears[0].lse = lse_left.data_ptr();
+  call.ears[1].lse = lse_right.data_ptr();
   run_forward(kernels(dtype), call);
   return {o_left, o_right, lse_left, lse_right};
 }
@@ -374,7 +378,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor q_left, Tensor q_right
 // d lag_bias [heads, 2 L + 1]: the sum over R of the gradients by lag, in order and in double.
 template <class T>
 void sum_lag_gradients(const Call& call, Tensor& to) {
-  const int64_t n = call.sides[0].length, lags = n + call.sides[1].length - 1;
+  const int64_t n = call.ears[0].length, lags = n + call.ears[1].length - 1;
   const int64_t width = to.size(1), reach = width / 2;
   const T* from = static_cast<const T*>(call.lag_gradients);
   T* result = static_cast<T*>(to.data_ptr());
@@ -396,9 +400,9 @@ Tensor run_backward_with_lags(Call& call, ScalarType dtype, const MaybeTensor& l
     run_backward(kernels(dtype), call);
     return new_result({0}, dtype);
   }
-  const int64_t lags = call.sides[0].length + call.sides[1].length - 1;
-  Tensor dlag_bias = new_result({call.heads, lag_bias->size(1)}, wide(dtype));
-  const Tensor by_lag = new_result({call.r, call.heads, lags}, wide(dtype));
+  const int64_t lags = call.ears[0].length + call.ears[1].length - 1;
+  Tensor dlag_bias = new_result({call.heads, lag_bias->size(1)}, compute_type(dtype));
+  const Tensor by_lag = new_result({call.r, call.heads, lags}, compute_type(dtype));
   call.lag_gradients = by_lag.data_ptr();
   run_backward(kernels(dtype), call);
   if (dtype == ScalarType::Double) {
@@ -424,13 +428,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const Operands operands(q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, max_lag);
   Call call = operands.call(q_left, v_left, scale);
   const ScalarType dtype = q_left.scalar_type();
-  const int64_t n = call.sides[0].length, m = call.sides[1].length;
+  const int64_t n = call.ears[0].length, m = call.ears[1].length;
   const Input grad_left("do_left", do_left, q_left, n, call.dv),
       grad_right("do_right", do_right, q_left, m, call.dv);
   const Input out_left("o_left", o_left, q_left, n, call.dv),
       out_right("o_right", o_right, q_left, m, call.dv);
-  check_lse("lse_left", lse_left, call, call.r, n, wide(dtype));
-  check_lse("lse_right", lse_right, call, call.r, m, wide(dtype));
+  check_lse("lse_left", lse_left, call, call.r, n, compute_type(dtype));
+  check_lse("lse_right", lse_right, call, call.r, m, compute_type(dtype));
 
   // A tensor each: outputs of an operator must not share memory.
   const auto none = [&] { return new_result({0}, dtype); };
@@ -438,26 +442,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const Tensor dv_left = new_like(v_left), dv_right = new_like(v_right);
   const Tensor dk_left = call.shared ? none() : new_like(*k_left);
   const Tensor dk_right = call.shared ? none() : new_like(*k_right);
-  call.sides[0].grad_o = grad_left.view();
-  call.sides[1].grad_o = grad_right.view();
-  call.sides[0].o = out_left.view();
-  call.sides[1].o = out_right.view();
-  call.sides[0].lse = lse_left.data_ptr();
-  call.sides[1].lse = lse_right.data_ptr();
-  call.sides[0].dq = view_of(dq_left);
-  call.sides[1].dq = view_of(dq_right);
-  call.sides[0].dv = view_of(dv_left);
-  call.sides[1].dv = view_of(dv_right);
+  call.ears[0].d_output = grad_left.view();
+  call.ears[1].d_output = grad_right.view();
+  call.ears[0].output = out_left.view();
+  call.ears[1].output = out_right.view();
+  call.ears[0].lse = lse_left.data_ptr();
+  call.ears[1].lse = lse_right.data_ptr();
+  call.ears[0].d_query = view_of(dq_left);
+  call.ears[1].d_query = view_of(dq_right);
+  call.ears[0].d_value = view_of(dv_left);
+  call.ears[1].d_value = view_of(dv_right);
   if (!call.shared) {
-    call.sides[0].dk = view_of(dk_left);
-    call.sides[1].dk = view_of(dk_right);
+    call.ears[0].d_key = view_of(dk_left);
+    call.ears[1].d_key = view_of(dk_right);
   }
   const Tensor dlag_bias = run_backward_with_lags(call, dtype, lag_bias);
   return {dq_left, dq_right, dv_left, dv_right, dk_left, dk_right, dlag_bias};
 }
 
 // Both ears in one tensor [2 R, time, queries | values | keys], the rows of the left ear first.
-// Its parts are computed here: as tensors they would take several operators each.
+// The views of its parts are computed here: slicing tensors would take several operators each.
 class Packed {
  public:
   Packed(const Tensor& all, int64_t heads, int64_t query_channels, int64_t value_channels)
@@ -467,7 +471,7 @@ class Packed {
                         value_channels % heads == 0,
                     "packed must be [2 R, time, channels] on the CPU, those of queries and values "
                     "divisible by heads");
-    // Each by itself first: their sum may be beyond the largest integer.
+    // Each is compared first: their sum may overflow.
     const int64_t keys = query_channels <= all.size(2) && value_channels <= all.size(2)
                              ? all.size(2) - query_channels - value_channels
                              : -1;
@@ -480,23 +484,23 @@ class Packed {
   Call call(double scale, const Lags& lags) const {
     Call call = call_of(all_.scalar_type(), !has_keys_, rows(), heads_, query_channels_ / heads_,
                         value_channels_ / heads_, time(), time(), scale, lags);
-    for (int side = 0; side < 2; ++side) {
-      call.sides[side].q = q(side);
-      call.sides[side].k = has_keys_ ? k(side) : q(side);
-      call.sides[side].v = v(side);
+    for (int ear = 0; ear < 2; ++ear) {
+      call.ears[ear].query = q(ear);
+      call.ears[ear].key = has_keys_ ? k(ear) : q(ear);
+      call.ears[ear].value = v(ear);
     }
     return call;
   }
 
   int64_t rows() const { return all_.size(0) / 2; }  // of an ear
   int64_t time() const { return all_.size(1); }
-  View q(int side) const { return part(side, 0, query_channels_); }
-  View v(int side) const { return part(side, query_channels_, value_channels_); }
-  View k(int side) const { return part(side, query_channels_ + value_channels_, query_channels_); }
+  View q(int ear) const { return part(ear, 0, query_channels_); }
+  View v(int ear) const { return part(ear, query_channels_, value_channels_); }
+  View k(int ear) const { return part(ear, query_channels_ + value_channels_, query_channels_); }
 
  private:
-  View part(int side, int64_t begin, int64_t channels) const {
-    char* data = static_cast<char*>(row_of(all_, side * rows())) + begin * all_.element_size();
+  View part(int ear, int64_t begin, int64_t channels) const {
+    char* data = static_cast<char*>(row_of(all_, ear * rows())) + begin * all_.element_size();
     return {data, all_.stride(0), all_.stride(1), channels / heads_};
   }
 
@@ -514,10 +518,10 @@ std::tuple<Tensor, Tensor> packed_forward(Tensor packed, int64_t heads, int64_t 
   const Lags lags(dtype, heads, time, time, lag_bias, max_lag);
   Call call = parts.call(scale, lags);
   const Tensor o = new_result({2 * rows, time, heads, call.dv}, dtype);
-  const Tensor lse = new_result({2 * rows, heads, time}, wide(dtype));
-  for (int side = 0; side < 2; ++side) {
-    call.sides[side].o = view_of(o, side * rows);
-    call.sides[side].lse = row_of(lse, side * rows);
+  const Tensor lse = new_result({2 * rows, heads, time}, compute_type(dtype));
+  for (int ear = 0; ear < 2; ++ear) {
+    call.ears[ear].output = view_of(o, ear * rows);
+    call.ears[ear].lse = row_of(lse, ear * rows);
   }
   run_forward(kernels(dtype), call);
   return {o, lse};
@@ -536,21 +540,22 @@ std::tuple<Tensor, Tensor> packed_backward(Tensor grad_o, Tensor packed, int64_t
     STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.dim() == 4 &&
                         tensor.size(0) == 2 * rows && tensor.size(1) == time &&
                         tensor.size(2) == heads && tensor.size(3) == call.dv,
-                    name, " must have the shape and dtype of what was read, on the CPU");
+                    name,
+                    " must be [2 R, time, heads, value channels] on the CPU, of packed's dtype");
     return with_contiguous_channels(tensor);
   };
   const Tensor grad = read("the gradient", grad_o), out = read("o", o);
-  check_lse("lse", lse, call, 2 * rows, time, wide(dtype));
+  check_lse("lse", lse, call, 2 * rows, time, compute_type(dtype));
   const Tensor dpacked = new_result({2 * rows, time, packed.size(2)}, dtype);
   const Packed gradients(dpacked, heads, query_channels, value_channels);
-  for (int side = 0; side < 2; ++side) {
-    Side& of = call.sides[side];
-    of.grad_o = view_of(grad, side * rows);
-    of.o = view_of(out, side * rows);
-    of.lse = row_of(lse, side * rows);
-    of.dq = gradients.q(side);
-    of.dv = gradients.v(side);
-    if (!call.shared) of.dk = gradients.k(side);
+  for (int ear = 0; ear < 2; ++ear) {
+    Ear& of = call.ears[ear];
+    of.d_output = view_of(grad, ear * rows);
+    of.output = view_of(out, ear * rows);
+    of.lse = row_of(lse, ear * rows);
+    of.d_query = gradients.q(ear);
+    of.d_value = gradients.v(ear);
+    if (!call.shared) of.d_key = gradients.k(ear);
   }
   return {dpacked, run_backward_with_lags(call, dtype, lag_bias)};
 }

@@ -1,11 +1,10 @@
 // The CPU kernels on AMX, which multiplies tiles of bfloat16 sixteen times as fast as AVX-512
 // multiplies floats: one problem as a whole, both directions from one similarity matrix.
 //
-// Forward and backward compute what cpu_forward.h and cpu_backward.h derive. What is multiplied is
-// rounded to bfloat16: the exponentials, in the forward not yet divided by their sums, and dS. Sums
-// are in float, and those of exponentials are of the rounded ones: weights then add up to 1, and a
-// single partner's value comes back as it is.
-// What is subnormal counts as zero, products and sums included.
+// Forward and backward compute what cpu_forward.h and cpu_backward.h derive. Factors are rounded to
+// bfloat16: the exponentials, in the forward not yet divided by their sums, and dS. Sums are in
+// float, and sums of exponentials are of the rounded ones: weights then add up to 1, and a single
+// key gets its value back unchanged. Subnormal numbers count as zero, products and sums included.
 #include <algorithm>
 
 #include "common/isa.h"
@@ -26,22 +25,22 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 namespace {
 
 // The matrices of one problem.
-struct Problem {
+struct ProblemMatrices {
   const Call& call;
   int64_t problem;
 
-  int64_t length(int side) const { return call.sides[side].length; }
-  Matrix<BFloat16> of(int side, const View& view, int64_t width) const {
-    return matrix<BFloat16>(call, view, problem, 0, length(side), width);
+  int64_t length(int ear) const { return call.ears[ear].length; }
+  Matrix<BFloat16> of(int ear, const View& view, int64_t width) const {
+    return matrix<BFloat16>(call, view, problem, 0, length(ear), width);
   }
-  Matrix<BFloat16> q(int side) const { return of(side, call.sides[side].q, call.d); }
-  Matrix<BFloat16> v(int side) const { return of(side, call.sides[side].v, call.dv); }
-  Matrix<BFloat16> o(int side) const { return of(side, call.sides[side].o, call.dv); }
-  Matrix<BFloat16> grad_o(int side) const { return of(side, call.sides[side].grad_o, call.dv); }
-  Matrix<BFloat16> dq(int side) const { return of(side, call.sides[side].dq, call.d); }
-  Matrix<BFloat16> dv(int side) const { return of(side, call.sides[side].dv, call.dv); }
-  float* lse(int side) const {
-    return static_cast<float*>(call.sides[side].lse) + problem * length(side);
+  Matrix<BFloat16> q(int ear) const { return of(ear, call.ears[ear].query, call.d); }
+  Matrix<BFloat16> v(int ear) const { return of(ear, call.ears[ear].value, call.dv); }
+  Matrix<BFloat16> o(int ear) const { return of(ear, call.ears[ear].output, call.dv); }
+  Matrix<BFloat16> grad_o(int ear) const { return of(ear, call.ears[ear].d_output, call.dv); }
+  Matrix<BFloat16> dq(int ear) const { return of(ear, call.ears[ear].d_query, call.d); }
+  Matrix<BFloat16> dv(int ear) const { return of(ear, call.ears[ear].d_value, call.dv); }
+  float* lse(int ear) const {
+    return static_cast<float*>(call.ears[ear].lse) + problem * length(ear);
   }
 };
 
@@ -50,20 +49,19 @@ int64_t whole(int64_t length) { return blocks(length) * kBlock; }
 // Values of an operand: of `length` rows and `width` columns, all padded.
 int64_t values(int64_t length, int64_t width) { return whole(length) * whole(width); }
 
-// v, and 0 in the lanes at or beyond `columns`, counted from `column`.
+// v with 0 in the lanes at or beyond `columns`, counted from `column`.
 BINAURAL_INLINE Vector only_columns(Vector v, int64_t column, int64_t columns) {
   return columns - column >= kTile ? v : beyond<float>(column, columns) ? Vector{} : v;
 }
 
-// The similarity in units of log2, times 2 to its power less `shift`; 0 beyond the last column.
+// 2^(logits − shift); 0 beyond the last column.
 struct Exponential {
   float scale, shift;
-  const float* lags;  // by column − row, or null
+  const float* lags;  // by column − row
   int64_t columns;
 
   BINAURAL_INLINE Vector operator()(const float* block, int64_t row, int64_t column) const {
-    const Vector addend =
-        lags == nullptr ? broadcast<float>(-shift) : load<float>(lags + column - row) - shift;
+    const Vector addend = load<float>(lags + column - row) - shift;
     const Vector e = exp2<float>(load<float>(block + row * kBlock + column) * scale + addend);
     return only_columns(e, column, columns);
   }
@@ -72,19 +70,19 @@ struct Exponential {
 Exponential exponential(const Call& call, int64_t problem, float shift, int64_t row,
                         int64_t column) {
   return {static_cast<float>(call.scale * kLog2E), shift,
-          lags_at<float>(call, problem, 0, row, column), call.sides[1].length - column};
+          lags_at<float>(call, problem, 0, row, column), call.ears[1].length - column};
 }
 
-struct ForwardParts {
+struct ForwardTileScratch {
   BFloat16 *rows, *columns;              // queries of the left, and of the right transposed
   BFloat16 *row_values, *column_values;  // of the left, of the right
   BFloat16 *of_rows, *of_columns;        // E, E^T
   float *row_sums, *column_sums, *inverse;
   int64_t bytes;
 
-  ForwardParts(const Call& call, void* memory) {
+  ForwardTileScratch(const Call& call, void* memory) {
     Arena arena(memory);
-    const int64_t n = call.sides[0].length, m = call.sides[1].length;
+    const int64_t n = call.ears[0].length, m = call.ears[1].length;
     rows = arena.take<BFloat16>(values(n, call.d));
     columns = arena.take<BFloat16>(values(m, call.d));
     row_values = arena.take<BFloat16>(values(n, call.dv));
@@ -112,8 +110,8 @@ bool forward(const Call& call, int64_t problem, void* memory) {
   if (!(largest_similarity<float>(call, both_directions(call), problem) < kSafeRange<float>)) {
     return false;
   }
-  const Problem p{call, problem};
-  const ForwardParts s(call, memory);
+  const ProblemMatrices p{call, problem};
+  const ForwardTileScratch s(call, memory);
   const int64_t n = p.length(0), m = p.length(1), d = whole(call.d);
   pack_left(p.q(0), s.rows, d);
   pack_right_transposed(p.q(1), s.columns);
@@ -122,7 +120,7 @@ bool forward(const Call& call, int64_t problem, void* memory) {
   std::memset(s.row_sums, 0, n * kTile * sizeof(float));
   std::memset(s.column_sums, 0, whole(m) * sizeof(float));
   Prefetcher fetch = prefetch<float>(call, problem, false, n * blocks(m));
-  alignas(64) Sums blocks_of_s[2];
+  alignas(64) BlockSums blocks_of_s[2];
   for_blocks_of(
       n, m,
       [&](int64_t i, int64_t j, int slot) {
@@ -153,20 +151,20 @@ bool forward(const Call& call, int64_t problem, void* memory) {
   return true;
 }
 
-struct BackwardParts {
+struct BackwardTileScratch {
   BFloat16 *rows, *columns;             // queries of the left, and of the right transposed
   BFloat16 *row_grads, *columns_v;      // do of the left, and v of the right transposed
   BFloat16 *rows_v, *column_grads;      // v of the left, and do of the right transposed
-  BFloat16 *right[2], *right_grads[2];  // queries and do of either side, for products over time
+  BFloat16 *right[2], *right_grads[2];  // queries and do of either ear, for products over time
   BFloat16 *p_rows, *p_columns;         // Q, P^T
   BFloat16 *ds_rows, *ds_columns;       // dS, dS^T
   float *weights[2], *deltas[2];        // a and a δ, b and b δ
   float* lags;                          // by column − row + n + kBlock
   int64_t bytes;
 
-  BackwardParts(const Call& call, void* memory) {
+  BackwardTileScratch(const Call& call, void* memory) {
     Arena arena(memory);
-    const int64_t n = call.sides[0].length, m = call.sides[1].length;
+    const int64_t n = call.ears[0].length, m = call.ears[1].length;
     rows = arena.take<BFloat16>(values(n, call.d));
     columns = arena.take<BFloat16>(values(m, call.d));
     for (BFloat16** piece : {&row_grads, &rows_v})
@@ -174,11 +172,11 @@ struct BackwardParts {
     for (BFloat16** piece : {&columns_v, &column_grads}) {
       *piece = arena.take<BFloat16>(values(m, call.dv));
     }
-    for (int side = 0; side < 2; ++side) {
-      right[side] = arena.take<BFloat16>(values(side == 0 ? n : m, call.d));
-      right_grads[side] = arena.take<BFloat16>(values(side == 0 ? n : m, call.dv));
-      weights[side] = arena.take<float>(whole(side == 0 ? n : m) + kTile);
-      deltas[side] = arena.take<float>(whole(side == 0 ? n : m) + kTile);
+    for (int ear = 0; ear < 2; ++ear) {
+      right[ear] = arena.take<BFloat16>(values(ear == 0 ? n : m, call.d));
+      right_grads[ear] = arena.take<BFloat16>(values(ear == 0 ? n : m, call.dv));
+      weights[ear] = arena.take<float>(whole(ear == 0 ? n : m) + kTile);
+      deltas[ear] = arena.take<float>(whole(ear == 0 ? n : m) + kTile);
     }
     for (BFloat16** piece : {&p_rows, &ds_rows}) *piece = arena.take<BFloat16>(values(n, m));
     for (BFloat16** piece : {&p_columns, &ds_columns}) *piece = arena.take<BFloat16>(values(m, n));
@@ -187,10 +185,10 @@ struct BackwardParts {
   }
 };
 
-// Adds the diagonals of a block [rows, kBlock], of which so many tiles of columns are filled, to
-// `total`, by column − row.
+// Adds the diagonals of a block [rows, kBlock] to `total`, by column − row; `tiles` tiles of its
+// columns are filled.
 void add_diagonals(const float* block, int64_t rows, int tiles, float* total) {
-  // The sum by lag of row 0 moves on by a lane with each row, to stay over its lag.
+  // The sums are shifted by a lane per row, so that each stays in the lane of its lag.
   constexpr auto kAll = std::make_integer_sequence<int, kTile>{};
   Vector sums[4]{};
   for (int64_t row = 0; row < rows; ++row) {
@@ -207,9 +205,9 @@ void add_diagonals(const float* block, int64_t rows, int tiles, float* total) {
 
 bool backward(const Call& call, int64_t problem, void* memory) {
   const LogSums<float> sums = log_sums<float>(call, problem);
-  if (!sums.near) return false;
-  const Problem p{call, problem};
-  const BackwardParts s(call, memory);
+  if (!sums.in_safe_range || !sums.finite) return false;
+  const ProblemMatrices p{call, problem};
+  const BackwardTileScratch s(call, memory);
   const int64_t n = p.length(0), m = p.length(1), d = whole(call.d), dv = whole(call.dv);
   pack_left(p.q(0), s.rows, d);
   pack_right_transposed(p.q(1), s.columns);
@@ -217,14 +215,15 @@ bool backward(const Call& call, int64_t problem, void* memory) {
   pack_right_transposed(p.v(1), s.columns_v);
   pack_left(p.v(0), s.rows_v, dv);
   pack_right_transposed(p.grad_o(1), s.column_grads);
-  for (int side = 0; side < 2; ++side) {
-    pack_right(p.q(side), s.right[side]);
-    pack_right(p.grad_o(side), s.right_grads[side]);
-    const int64_t length = p.length(side);
-    weights_of<float>(p.lse(side), sums.shift, length, s.weights[side]);
-    // What a vector takes along beyond the last one may be infinite, and times 0 become NaN.
-    std::memset(s.weights[side] + length, 0, (whole(length) - length) * sizeof(float));
-    deltas_of<float>(p.grad_o(side), p.o(side), Factors<float>{s.weights[side], 1}, s.deltas[side]);
+  for (int ear = 0; ear < 2; ++ear) {
+    pack_right(p.q(ear), s.right[ear]);
+    pack_right(p.grad_o(ear), s.right_grads[ear]);
+    const int64_t length = p.length(ear);
+    weights_of<float>(p.lse(ear), sums.shift, length, s.weights[ear]);
+    // A vector also reads weights beyond the last one, which must not be infinite: 0 times that is
+    // NaN.
+    std::memset(s.weights[ear] + length, 0, (whole(length) - length) * sizeof(float));
+    deltas_of<float>(p.grad_o(ear), p.o(ear), Factors<float>{s.weights[ear], 1}, s.deltas[ear]);
   }
   float* lags = s.lags + n + kBlock;
   if (call.lag_gradients != nullptr) {
@@ -234,7 +233,7 @@ bool backward(const Call& call, int64_t problem, void* memory) {
   const auto scale = [&](int64_t) { return static_cast<float>(call.scale); };
   Prefetcher fetch = prefetch<float>(call, problem, true, 2 * n * blocks(m));
   // S, do v^T of the rows, v do^T of the columns.
-  alignas(64) Sums blocks_of_s[2], blocks_of_rows[2], blocks_of_columns[2];
+  alignas(64) BlockSums blocks_of_s[2], blocks_of_rows[2], blocks_of_columns[2];
   for_blocks_of(
       n, m,
       [&](int64_t i, int64_t j, int slot) {
@@ -270,7 +269,7 @@ bool backward(const Call& call, int64_t problem, void* memory) {
                 const Vector of_column = load<float>(blocks_of_columns[slot] + at) *
                                              load<float>(column_weights + column) -
                                          load<float>(column_deltas + column);
-                // E is 0 beyond the last column, but what it is multiplied with may be NaN.
+                // E is 0 beyond the last column, but its factor there may be NaN.
                 const Vector ds =
                     only_columns(load<float>(block + at) * (of_row + of_column), column, width);
                 store<float>(block + at, ds);
@@ -294,13 +293,14 @@ bool backward(const Call& call, int64_t problem, void* memory) {
 
 bool covers(const Call& call) {
   return call.storage == Storage::kBFloat16 && call.stripes == 1 && call.shared &&
-         starts_fresh(call) && call.sides[0].length > 0 && call.sides[1].length > 0 &&
-         // A bias of -inf removes pairs, as a band does; a large one may be out of reach.
+         first_block_writes(call) && call.ears[0].length > 0 && call.ears[1].length > 0 &&
+         // A bias of -inf masks pairs, which only the other kernels can; so is a large bias left to
+         // them.
          call.largest_bias < kSafeRange<float>;
 }
 
-int64_t forward_bytes(const Call& call) { return ForwardParts(call, nullptr).bytes; }
-int64_t backward_bytes(const Call& call) { return BackwardParts(call, nullptr).bytes; }
+int64_t forward_bytes(const Call& call) { return ForwardTileScratch(call, nullptr).bytes; }
+int64_t backward_bytes(const Call& call) { return BackwardTileScratch(call, nullptr).bytes; }
 
 // All eight tile registers with 16 rows of 64 bytes.
 struct alignas(64) TileLayout {
@@ -321,8 +321,12 @@ void close(const TileRegisters& before) { asm volatile("ldtilecfg %0" ::"m"(befo
 }  // namespace binaural::cross_attention::BINAURAL_ISA
 
 namespace binaural::cross_attention {
-const TileKernels kernels_amx = {amx::covers,         amx::forward_bytes, amx::forward,
-                                 amx::backward_bytes, amx::backward,      amx::open,
-                                 amx::close};
+const TileKernels kernels_amx = {.covers = amx::covers,
+                                 .forward_bytes = amx::forward_bytes,
+                                 .forward = amx::forward,
+                                 .backward_bytes = amx::backward_bytes,
+                                 .backward = amx::backward,
+                                 .open = amx::open,
+                                 .close = amx::close};
 }
 #endif

@@ -2,23 +2,23 @@
 //
 // A tile has 16 rows of 64 bytes. The instruction multiplies a tile of 16 x 32 values, row-major,
 // with one of 32 x 16, in which the two rows of a pair are interleaved, and adds to 16 x 16 sums in
-// float. Matrices are padded to whole tiles: with zeros along what is summed over, elsewhere with
-// whatever lies there, which makes sums that nobody reads.
+// float. Matrices are padded to whole tiles: with zeros along the summed dimension; elsewhere
+// padding is uninitialised, and sums over it are discarded.
 #pragma once
 
 #include "cross_attention/cpu_pack.h"
 
 namespace binaural::cross_attention::BINAURAL_ISA {
 
-constexpr int64_t kTile = 16;   // rows, and columns of sums
-constexpr int64_t kDepth = 32;  // values of a tile's row, that are multiplied with each other
-constexpr int64_t kBlock = 32;  // a block of a product: 2 x 2 tiles
+constexpr int64_t kTile = 16;             // rows, and columns of sums
+constexpr int64_t kDepth = 32;            // values in a row of a tile, the summed dimension
+constexpr int64_t kBlock = 32;            // a block of a product: 2 x 2 tiles
 constexpr int64_t kValues = 16 * kDepth;  // of a tile
 
 constexpr int64_t blocks(int64_t length) { return (length + kBlock - 1) / kBlock; }
 
 // The sums of a block.
-using Sums = float[kBlock * kBlock];
+using BlockSums = float[kBlock * kBlock];
 
 // How many tiles of a block so many rows or columns need.
 constexpr int tiles_of(int64_t length) { return length > kTile ? 2 : 1; }
@@ -97,8 +97,8 @@ inline void multiply(Left a, int64_t row, int64_t rows, Right b, int64_t column,
 }
 
 // Calls use(row, column, slot) for every block of a matrix, after multiply(row, column, slot) for
-// it and for the next one: while tiles are multiplied, the processor goes on with what it has. A
-// slot, 0 or 1, is the place of a block's sums, which stays in the first-level cache.
+// it and for the next one, so that the tile unit and the vector units work at the same time. Slot 0
+// or 1 is the buffer of the block's sums, which stays in the first-level cache.
 template <class F, class G>
 BINAURAL_INLINE void for_blocks_of(int64_t rows, int64_t columns, F&& multiply, G&& use) {
   multiply(0, 0, 0);
@@ -157,7 +157,7 @@ BINAURAL_INLINE Pairs interleave(Pairs a, Pairs b, std::integer_sequence<int, kL
   return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * 32)...);
 }
 
-// As it is: the right operand of a product over the rows of m.
+// Not transposed: the right operand of a product over the rows of m.
 inline void pack_right(const Matrix<BFloat16>& m, BFloat16* to) {
   constexpr auto kAll = std::make_integer_sequence<int, 32>{};
   const int64_t depth = blocks(m.rows);
@@ -180,7 +180,7 @@ BINAURAL_INLINE Vector rounded(Vector v) {
   return widen(extend(round_to(v, BFloat16{})), BFloat16{});
 }
 
-// What becomes of a value of a block: of the rows' operand, and of the columns'.
+// Values of a block for two products: over its columns (`row`) and over its rows (`column`).
 struct Weighted {
   Vector row, column;
 };
@@ -226,7 +226,7 @@ BINAURAL_INLINE void round_block(int64_t rows, int64_t columns, BFloat16* of_row
 
 // Writes factor(row) · (a b) to an output of its size.
 template <class F>
-void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, Sums (&sums)[2]) {
+void write_product(Left a, Right b, F&& factor, const Matrix<BFloat16>& to, BlockSums (&sums)[2]) {
   for_blocks_of(
       to.rows, to.width,
       [&](int64_t row, int64_t column, int slot) {

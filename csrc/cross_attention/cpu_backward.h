@@ -1,4 +1,4 @@
-// Backward, the similarity being computed again from the queries and the saved denominators.
+// Backward: computes the similarity again, from queries, keys and the saved lse.
 //
 // With P and Q the softmax of S over rows and over columns, and δ = Σ do · o of each query,
 //
@@ -11,7 +11,7 @@
 //
 // one product of inner size 2 dv; dv_columns = E^T (a do_rows), dv_rows = E (b do_columns),
 // d_rows = scale dS columns, d_columns = scale dS^T rows. Where a or b would overflow, each
-// direction goes by itself, with c = lse_rows, a = 1 and without the terms of the columns.
+// direction is computed separately, with c = lse_rows, a = 1 and without the terms of the columns.
 #pragma once
 
 #include "cross_attention/cpu_backward_in_place.h"
@@ -23,7 +23,7 @@ struct BackwardScratch {
   T *rows, *row_panels;             // of [kStripe, padded(d)]: row-major, and in panels times scale
   T *columns, *column_panels;       // transposed, and in panels times scale
   T* left_factor;                   // [kStripe, 2 padded(dv)]: a do_rows | v_rows
-  T* right_factor;                  // its partner, transposed: v_columns | b do_columns
+  T* right_factor;                  // the other factor, transposed: v_columns | b do_columns
   T* row_grads;                     // a do_rows, in panels
   T* column_grads;                  // b do_columns, in panels
   T *row_weights, *column_weights;  // a, b
@@ -64,30 +64,31 @@ template <class T>
 void backward_prepare(const Call& call, int64_t problem, void* memory) {
   const BackwardState<T> state(call, memory);
   const LogSums<T> sums = log_sums<T>(call, problem);
-  state.header->apart = !call.shared || !sums.near;
+  state.header->separate_directions = !call.shared || !sums.in_safe_range;
   state.header->shift = sums.shift;
-  // Where each direction goes by itself, both add to the gradients of a shared similarity.
-  state.header->fresh = starts_fresh(call) && !(call.shared && state.header->apart);
-  state.header->direct =
-      state.header->fresh && holds_vectors<T>(call, call.d) && holds_vectors<T>(call, call.dv);
-  if (state.header->fresh) return;
-  for (int side = 0; side < 2; ++side) {
-    const int64_t length = call.sides[side].length;
-    std::memset(state.sides[side].dq, 0, length * padded<T>(call.d) * sizeof(T));
-    std::memset(state.sides[side].dk, 0, length * padded<T>(call.d) * sizeof(T));
-    std::memset(state.sides[side].dv, 0, length * padded<T>(call.dv) * sizeof(T));
+  state.header->lags = call.lags[0] != nullptr || !sums.finite;
+  // With separate directions, both add to the gradients of a shared similarity.
+  state.header->first_write =
+      first_block_writes(call) && !(call.shared && state.header->separate_directions);
+  state.header->write_output = state.header->first_write && holds_vectors<T>(call, call.d) &&
+                               holds_vectors<T>(call, call.dv);
+  if (state.header->first_write) return;
+  for (int ear = 0; ear < 2; ++ear) {
+    const int64_t length = call.ears[ear].length;
+    std::memset(state.ears[ear].d_query, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.ears[ear].d_key, 0, length * padded<T>(call.d) * sizeof(T));
+    std::memset(state.ears[ear].d_value, 0, length * padded<T>(call.dv) * sizeof(T));
   }
 }
 
 template <class T, bool kBoth>
-void pack_backward(const Call& call, const Pass& pass, int64_t problem,
-                   const BackwardState<T>& state, Range rows, Range columns,
-                   const BackwardScratch<T>& s) {
+void pack_backward(const Call& call, const Job& job, int64_t problem, const BackwardState<T>& state,
+                   Range rows, Range columns, const BackwardScratch<T>& s) {
   const int64_t dv = padded<T>(call.dv);
   const T one = 1, scale = static_cast<T>(call.scale);
   const T shift = state.header->shift;
-  const T* row_lse = lse_of<T>(pass.rows, problem) + rows.begin;
-  const T* column_lse = lse_of<T>(pass.columns, problem) + columns.begin;
+  const T* row_lse = lse_of<T>(job.rows, problem) + rows.begin;
+  const T* column_lse = lse_of<T>(job.columns, problem) + columns.begin;
   if (kBoth) {
     weights_of<T>(row_lse, shift, rows.size, s.row_weights);
     weights_of<T>(column_lse, shift, columns.size, s.column_weights);
@@ -107,22 +108,22 @@ void pack_backward(const Call& call, const Pass& pass, int64_t problem,
     };
     const Factors<T> no_factor{&one, 0}, row_weights{s.row_weights, 1},
         column_weights{s.column_weights, 1};
-    const auto row_match = of_rows(pass.row_match, call.d),
-               column_match = of_columns(pass.column_match, call.d);
-    pack_panels<T>(row_match, Factors<T>{&scale, 0}, s.row_panels);
-    pack_panels<T>(column_match, Factors<T>{&scale, 0}, s.column_panels);
+    const auto row_matched = of_rows(job.row_matched, call.d),
+               column_matched = of_columns(job.column_matched, call.d);
+    pack_panels<T>(row_matched, Factors<T>{&scale, 0}, s.row_panels);
+    pack_panels<T>(column_matched, Factors<T>{&scale, 0}, s.column_panels);
 
-    const auto row_grad = of_rows(pass.rows.grad_o, call.dv);
+    const auto row_grad = of_rows(job.rows.d_output, call.dv);
     const int64_t depth = kBoth ? 2 * dv : dv;
-    deltas_of<T>(row_grad, of_rows(pass.rows.o, call.dv), row_weights, s.row_deltas);
+    deltas_of<T>(row_grad, of_rows(job.rows.output, call.dv), row_weights, s.row_deltas);
     pack_rows<T>(row_grad, row_weights, s.left_factor, depth);
     pack_panels<T>(row_grad, row_weights, s.row_grads);
-    pack_transposed<T>(of_columns(pass.columns.v, call.dv), no_factor, s.right_factor, depth, 0);
+    pack_transposed<T>(of_columns(job.columns.value, call.dv), no_factor, s.right_factor, depth, 0);
     if (kBoth) {
-      const auto column_grad = of_columns(pass.columns.grad_o, call.dv);
-      deltas_of<T>(column_grad, of_columns(pass.columns.o, call.dv), column_weights,
+      const auto column_grad = of_columns(job.columns.d_output, call.dv);
+      deltas_of<T>(column_grad, of_columns(job.columns.output, call.dv), column_weights,
                    s.column_deltas);
-      pack_rows<T>(of_rows(pass.rows.v, call.dv), no_factor, s.left_factor + dv, depth);
+      pack_rows<T>(of_rows(job.rows.value, call.dv), no_factor, s.left_factor + dv, depth);
       pack_panels<T>(column_grad, column_weights, s.column_grads);
       pack_transposed<T>(column_grad, column_weights, s.right_factor, depth, dv);
     }
@@ -130,13 +131,12 @@ void pack_backward(const Call& call, const Pass& pass, int64_t problem,
 }
 
 template <class T, bool kBoth, bool kLags>
-void backward_pass(const Call& call, const Pass& pass, int64_t problem,
-                   const BackwardState<T>& state, Range rows, Range columns, T* tile_lags,
-                   const BackwardScratch<T>& s) {
+void backward_pass(const Call& call, const Job& job, int64_t problem, const BackwardState<T>& state,
+                   Range rows, Range columns, T* tile_lags, const BackwardScratch<T>& s) {
   const int64_t d = padded<T>(call.d), dv = padded<T>(call.dv), depth = kBoth ? 2 * dv : dv;
-  const Matched<T> matched(call, pass, problem, false, rows, columns, s.rows, s.columns);
-  pack_backward<T, kBoth>(call, pass, problem, state, rows, columns, s);
-  const bool fresh = state.header->fresh;
+  const Matched<T> matched(call, job, problem, false, rows, columns, s.rows, s.columns);
+  pack_backward<T, kBoth>(call, job, problem, state, rows, columns, s);
+  const bool first_write = state.header->first_write;
   const Block block = first_block(rows, columns);
   const int64_t stride = block_within(columns.size).columns;
   Prefetcher fetch = prefetch<T>(
@@ -148,23 +148,22 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
            (kBoth ? steps_of<T>(block.rows, dv, block.columns) : 0) +
            steps_of<T>(block.rows, d, block.columns) + steps_of<T>(block.columns, d, block.rows)));
   const auto results = [&](const View& output, T* accumulators, Range range, int64_t width) {
-    if (state.header->direct) return rows_in_place<T>(call, output, problem, 0);
+    if (state.header->write_output) return rows_in_place<T>(call, output, problem, 0);
     return Rows<T>{accumulators + range.begin * width, width};
   };
-  const auto &of_rows = state.sides[pass.row_side], &of_columns = state.sides[1 - pass.row_side];
-  const Rows<T> d_rows = results(pass.rows.dq, of_rows.dq, rows, d),
-                d_columns = results(call.shared ? pass.columns.dq : pass.columns.dk, of_columns.dk,
-                                    columns, d),
-                dv_rows = results(pass.rows.dv, of_rows.dv, rows, dv),
-                dv_columns = results(pass.columns.dv, of_columns.dv, columns, dv);
+  const auto &of_rows = state.ears[job.row_ear], &of_columns = state.ears[1 - job.row_ear];
+  const Rows<T> d_rows = results(job.rows.d_query, of_rows.d_query, rows, d),
+                d_columns = results(call.shared ? job.columns.d_query : job.columns.d_key,
+                                    of_columns.d_key, columns, d),
+                dv_rows = results(job.rows.d_value, of_rows.d_value, rows, dv),
+                dv_columns = results(job.columns.d_value, of_columns.d_value, columns, dv);
   const auto add_to = [&](const Rows<T>& to, int64_t row, bool first) {
-    return AddTo<T>{to.data + row * to.stride, to.stride, fresh && first};
+    return AddTo<T>{to.data + row * to.stride, to.stride, first_write && first};
   };
   for_blocks<T>(call, rows, columns, [&](int64_t i, int64_t height, int64_t j, int64_t width) {
-    const T* lags = lags_at<T>(call, problem, pass.row_side, rows.begin + i, columns.begin + j);
+    const T* lags = lags_at<T>(call, problem, job.row_ear, rows.begin + i, columns.begin + j);
     matched.multiply_block(call, i, height, j, width,
-                           Exponentials<T, kLags>{{s.row_shifts + i, lags}, s.block, stride},
-                           fetch);
+                           Exponentials<T, kLags>(s.row_shifts + i, lags, s.block, stride), fetch);
     multiply<T, true>(s.block, stride, width, Panels<T>{s.row_grads, rows.size}, i, height, dv,
                       add_to(dv_columns, j, i == 0), fetch);
     if (kBoth) {
@@ -174,10 +173,11 @@ void backward_pass(const Call& call, const Pass& pass, int64_t problem,
     multiply<T, false>(
         s.left_factor + i * depth, depth, height, Panels<T>{s.right_factor + j * depth, depth}, 0,
         depth, padded<T>(width),
-        TimesExponentials<T, kBoth>{s.block, stride, s.row_deltas + i, s.column_deltas + j}, fetch);
+        TimesExponentials<T, kBoth, kLags>(s.block, stride, s.row_deltas + i, s.column_deltas + j),
+        fetch);
     if (tile_lags != nullptr) {
-      const int64_t lag = pass.row_side == 0 ? j - i : i - j;
-      add_lags<T>(s.block, stride, height, width, pass.row_side != 0, s.lags,
+      const int64_t lag = job.row_ear == 0 ? j - i : i - j;
+      add_lags<T>(s.block, stride, height, width, job.row_ear != 0, s.lags,
                   tile_lags + kStripe + lag);
     }
     multiply<T, false>(s.block, stride, height, Panels<T>{s.column_panels, columns.size}, j, width,
@@ -194,12 +194,12 @@ void backward_tile(const Call& call, int64_t problem, void* memory, int64_t row_
   const BackwardScratch<T> s(call, scratch);
   T* tile_lags = call.lag_gradients == nullptr ? nullptr : state.lags + row_stripe * 2 * kStripe;
   if (tile_lags != nullptr) std::memset(tile_lags, 0, 2 * kStripe * sizeof(T));
-  const Range left = stripe_of(call.sides[0], row_stripe),
-              right = stripe_of(call.sides[1], column_stripe);
+  const Range left = stripe_of(call.ears[0], row_stripe),
+              right = stripe_of(call.ears[1], column_stripe);
   if (left.size == 0 || right.size == 0) return;
   const auto run = [&](auto with_lags) {
     constexpr bool kLags = decltype(with_lags)::value;
-    if (state.header->apart) {
+    if (state.header->separate_directions) {
       backward_pass<T, false, kLags>(call, one_direction(call, 0), problem, state, left, right,
                                      tile_lags, s);
       backward_pass<T, false, kLags>(call, one_direction(call, 1), problem, state, right, left,
@@ -212,13 +212,13 @@ void backward_tile(const Call& call, int64_t problem, void* memory, int64_t row_
                                     tile_lags, s);
     }
   };
-  call.lags[0] == nullptr ? run(std::false_type{}) : run(std::true_type{});
+  state.header->lags ? run(std::true_type{}) : run(std::false_type{});
 }
 
 template <class T>
 void backward_collect_lags(const Call& call, int64_t problem, void* memory, int64_t stage) {
   const BackwardState<T> state(call, memory);
-  const int64_t n = call.sides[0].length, lags = n + call.sides[1].length - 1;
+  const int64_t n = call.ears[0].length, lags = n + call.ears[1].length - 1;
   T* total = static_cast<T*>(call.lag_gradients) + problem * lags;
   if (stage == 0) std::memset(total, 0, lags * sizeof(T));
   for (int64_t row_stripe = 0; row_stripe < call.stripes; ++row_stripe) {
@@ -232,11 +232,11 @@ void backward_collect_lags(const Call& call, int64_t problem, void* memory, int6
 }
 
 template <class T>
-void backward_finish(const Call& call, int64_t problem, void* memory, int side, int64_t stripe) {
+void backward_finish(const Call& call, int64_t problem, void* memory, int ear, int64_t stripe) {
   const BackwardState<T> state(call, memory);
-  if (state.header->direct) return;
-  const auto& own = state.sides[side];
-  const Side& outputs = call.sides[side];
+  if (state.header->write_output) return;
+  const auto& own = state.ears[ear];
+  const Ear& outputs = call.ears[ear];
   const Range rows = stripe_of(outputs, stripe);
   const T one = 1;
   with_storage<T>(call.storage, [&](auto storage) {
@@ -245,9 +245,9 @@ void backward_finish(const Call& call, int64_t problem, void* memory, int side, 
       write_rows<T>(from + rows.begin * padded<T>(width), padded<T>(width), Factors<T>{&one, 0},
                     matrix<S>(call, view, problem, rows.begin, rows.size, width));
     };
-    write(own.dq, call.d, outputs.dq);
-    if (!call.shared) write(own.dk, call.d, outputs.dk);
-    write(own.dv, call.dv, outputs.dv);
+    write(own.d_query, call.d, outputs.d_query);
+    if (!call.shared) write(own.d_key, call.d, outputs.d_key);
+    write(own.d_value, call.dv, outputs.d_value);
   });
 }
 

@@ -1,4 +1,4 @@
-// What both forms of the backward need: the state of a problem, and what each query contributes.
+// Shared by both forms of the backward: the state of a problem, and the terms of each query.
 #pragma once
 
 #include "cross_attention/cpu_tile.h"
@@ -8,27 +8,28 @@ namespace binaural::cross_attention::BINAURAL_ISA {
 template <class T>
 struct BackwardState {
   struct Header {
-    bool apart;   // each direction by itself
-    bool fresh;   // the accumulators were not cleared: the first block of each writes
-    bool direct;  // results go to the outputs, not to the accumulators
-    T shift;      // c, in units of log2
+    bool separate_directions;  // each direction by itself
+    bool first_write;          // the accumulators were not cleared: the first block of each writes
+    bool write_output;         // results go to the outputs, not to the accumulators
+    bool lags;                 // logits have a bias, or may be -inf
+    T shift;                   // c, in units of log2
   };
   Header* header;
   struct {
-    T *dq, *dk;  // [length, padded(d)]; the same where the similarity is shared
-    T* dv;       // [length, padded(dv)]
-  } sides[2];
+    T *d_query, *d_key;  // [length, padded(d)]; the same where the similarity is shared
+    T* d_value;          // [length, padded(dv)]
+  } ears[2];
   T* lags;  // per row stripe, of the tile of this stage: [2 kStripe] by column − row + kStripe
   int64_t bytes;
 
   BackwardState(const Call& call, void* memory) {
     Arena arena(memory);
     header = arena.take<Header>(1);
-    for (int side = 0; side < 2; ++side) {
-      const int64_t length = call.sides[side].length;
-      sides[side].dq = arena.take<T>(length * padded<T>(call.d));
-      sides[side].dk = call.shared ? sides[side].dq : arena.take<T>(length * padded<T>(call.d));
-      sides[side].dv = arena.take<T>(length * padded<T>(call.dv));
+    for (int ear = 0; ear < 2; ++ear) {
+      const int64_t length = call.ears[ear].length;
+      ears[ear].d_query = arena.take<T>(length * padded<T>(call.d));
+      ears[ear].d_key = call.shared ? ears[ear].d_query : arena.take<T>(length * padded<T>(call.d));
+      ears[ear].d_value = arena.take<T>(length * padded<T>(call.dv));
     }
     lags = arena.take<T>(call.lag_gradients == nullptr ? 0 : call.stripes * 2 * kStripe);
     bytes = arena.used();
@@ -36,38 +37,43 @@ struct BackwardState {
 };
 
 template <class T>
-const T* lse_of(const Side& side, int64_t problem) {
-  return static_cast<const T*>(side.lse) + problem * side.length;
+const T* lse_of(const Ear& ear, int64_t problem) {
+  return static_cast<const T*>(ear.lse) + problem * ear.length;
 }
 
-// What the saved denominators of a problem say of its exponentials.
+// The range of a problem's lse.
 template <class T>
 struct LogSums {
-  bool near;  // so near each other that one shift c serves all
-  T shift;    // c, in units of log2
+  bool in_safe_range;  // so close to each other that one shift c serves all
+  bool finite;
+  T shift;  // c, in units of log2
 };
 template <class T>
 LogSums<T> log_sums(const Call& call, int64_t problem) {
   const Vec<T> nothing = broadcast<T>(-kInfinity<T>);
   Vec<T> highest = nothing, negated = nothing;  // the largest lse, and −lse
-  for (const Side& side : call.sides) {
-    const T* lse = lse_of<T>(side, problem);
-    for (int64_t i = 0; i < side.length; i += kLanes<T>) {
-      const int64_t count = side.length - i;
+  Ints<T> finite = Ints<T>{} - 1;
+  for (const Ear& ear : call.ears) {
+    const T* lse = lse_of<T>(ear, problem);
+    for (int64_t i = 0; i < ear.length; i += kLanes<T>) {
+      const int64_t count = ear.length - i;
       const Vec<T> l = count >= kLanes<T> ? load<T>(lse + i)
                                           : (beyond<T>(0, count) ? broadcast<T>(lse[i])
                                                                  : load_some<T>(lse + i, count));
       highest = maximum<T>(l, highest);
-      // Without a partner a query has no say.
+      finite &= l - l == Vec<T>{};
+      // Queries whose keys are all masked do not count.
       negated = maximum<T>(l == nothing ? nothing : -l, negated);
     }
   }
   const T most = largest<T>(highest), least = -largest<T>(negated);
-  return {(most - least) * static_cast<T>(kLog2E) < kSafeRange<T>,
+  bool all_finite = true;
+  for (int lane = 0; lane < kLanes<T>; ++lane) all_finite = all_finite && finite[lane] != 0;
+  return {(most - least) * static_cast<T>(kLog2E) < kSafeRange<T>, all_finite,
           most == -kInfinity<T> ? T(0) : most * static_cast<T>(kLog2E)};
 }
 
-// 2^(shift − lse) of each query, 0 for one without a partner.
+// 2^(shift − lse) of each query, 0 if all its keys are masked.
 template <class T>
 void weights_of(const T* lse, T shift, int64_t count, T* weights) {
   for (int64_t i = 0; i < count; i += kLanes<T>) {
@@ -92,32 +98,33 @@ void deltas_of(const Matrix<S>& grad, const Matrix<S>& out, Factors<T> factors, 
       });
 }
 
-// Begins a register tile of dS / E with the terms that δ gives, of the rows and if kBoth of the
-// columns, and multiplies it with E, or with P, in the end.
-template <class T, bool kBoth>
-struct TimesExponentials {
+// dS from a register tile of products of gradients with values: δ of the rows, and if kBoth of the
+// columns, is subtracted and the difference multiplied with E, or with P. With kLags, where these
+// are 0 the pair is masked: dS is 0 there, even if a gradient is NaN.
+template <class T, bool kBoth, bool kLags>
+struct TimesExponentials : FromZero<T> {
   T* block;  // [rows, stride], E before and dS after
   int64_t stride;
   const T* row_deltas;
   const T* column_deltas;
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-row_deltas[row + i]);
-      if (kBoth) acc[i][v] -= load<T>(column_deltas + column + v * kLanes<T>);
-    });
-  }
+  TimesExponentials(T* block, int64_t stride, const T* row_deltas, const T* column_deltas)
+      : block(block), stride(stride), row_deltas(row_deltas), column_deltas(column_deltas) {}
+
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
       T* at = block + (row + i) * stride + column + v * kLanes<T>;
-      store<T>(at, load<T>(at) * acc[i][v]);
+      Vec<T> deltas = broadcast<T>(row_deltas[row + i]);
+      if (kBoth) deltas += load<T>(column_deltas + column + v * kLanes<T>);
+      const Vec<T> e = load<T>(at);
+      const Vec<T> ds = e * (acc[i][v] - deltas);
+      store<T>(at, kLags ? (e == Vec<T>{} ? e : ds) : ds);
     });
   }
 };
 
-// The numbers that add_lags needs besides: the lags of a block, and a vector.
+// Elements of scratch for add_lags: the lags of a block, and a vector.
 template <class T>
 constexpr int64_t kLagScratch = kMostBlockRows + kMostBlockColumns + kLanes<T>;
 

@@ -1,5 +1,4 @@
-// Operands packed for common/gemm.h: converted to the type that is computed in, scaled, padded with
-// zeros.
+// Operands packed for common/gemm.h: converted to the compute type, scaled, padded with zeros.
 #pragma once
 
 #include "common/gemm.h"
@@ -20,9 +19,9 @@ template <class S>
 BINAURAL_INLINE Matrix<S> matrix(const Call& call, const View& view, int64_t problem, int64_t first,
                                  int64_t rows, int64_t width) {
   const int64_t r = problem / call.heads, h = problem % call.heads;
-  S* data =
-      static_cast<S*>(view.data) + r * view.stride_r + h * view.stride_h + first * view.stride_t;
-  return {data, view.stride_t, rows, width};
+  S* data = static_cast<S*>(view.data) + r * view.r_stride + h * view.head_stride +
+            first * view.time_stride;
+  return {data, view.time_stride, rows, width};
 }
 
 // Calls f with a value of the storage type.
@@ -135,7 +134,7 @@ BINAURAL_INLINE void for_row_sums(int64_t rows, F&& f, G&& done) {
   constexpr int kCount = kLanes<T>;
   for (int64_t row = 0; row < rows; row += kCount) {
     Vec<T> square[kCount];
-    // Beyond the last row, the last once more.
+    // Beyond the last row, the last row again.
 #pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i) square[i] = f(row + i < rows ? row + i : rows - 1);
     done(row, sum_lanes<T>(square));
@@ -174,8 +173,8 @@ class Prefetcher {
            int64_t element) {
     const int64_t r = problem / call.heads, h = problem % call.heads;
     const char* data =
-        static_cast<const char*>(view.data) + (r * view.stride_r + h * view.stride_h) * element;
-    streams_[count_++] = {data, view.stride_t * element, rows, width * element};
+        static_cast<const char*>(view.data) + (r * view.r_stride + h * view.head_stride) * element;
+    streams_[count_++] = {data, view.time_stride * element, rows, width * element};
     total_ += rows;
   }
 

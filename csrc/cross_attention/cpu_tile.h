@@ -1,4 +1,4 @@
-// One block of the similarity matrix: its exponentials, and the passes that are made over it.
+// One block of the similarity matrix and its exponentials.
 #pragma once
 
 #include "cross_attention/cpu_pack.h"
@@ -13,8 +13,8 @@ struct Block {
   int64_t rows, columns;
 };
 
-// The rows and columns that a block has at most, of a matrix of that many columns. The fewer they
-// are, the more rows fit, and the fewer blocks add to one result.
+// The largest block of a matrix of that many columns. The fewer they are, the more rows fit, and
+// the fewer blocks add to one result.
 inline Block block_within(int64_t columns) {
   return columns <= kBlockSize / kMostBlockRows
              ? Block{kMostBlockRows, kBlockSize / kMostBlockRows}
@@ -26,40 +26,39 @@ constexpr T kInfinity = static_cast<T>(__builtin_inf());
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.69314718055994530942;
 
-// Exponentials between 2^-range and 2^range, and what they are multiplied with, stay clear of
-// overflow and of subnormal numbers.
+// Exponentials between 2^-range and 2^range, and their products, neither overflow nor become
+// subnormal.
 template <class T>
 constexpr T kSafeRange = std::is_same_v<T, float> ? 64 : 400;
 
-// One direction of reading, or both at once: rows are queries; columns are keys, and queries too if
-// `both`.
-struct Pass {
-  int row_side;
+// One similarity matrix: its rows attend to its columns, and its columns to its rows too if `both`.
+struct Job {
+  int row_ear;
   bool both;
-  const Side& rows;
-  const Side& columns;
-  const View& row_match;  // multiplied with each other they give the similarity
-  const View& column_match;
+  const Ear& rows;
+  const Ear& columns;
+  const View& row_matched;  // queries, or keys: their products are the similarity
+  const View& column_matched;
 };
 
-// Rows of `side` attend to the other side.
-inline Pass one_direction(const Call& call, int side) {
-  const Side &rows = call.sides[side], &columns = call.sides[1 - side];
-  return {side, false, rows, columns, rows.q, columns.k};
+// Rows of `ear` attend to the other ear.
+inline Job one_direction(const Call& call, int ear) {
+  const Ear &rows = call.ears[ear], &columns = call.ears[1 - ear];
+  return {ear, false, rows, columns, rows.query, columns.key};
 }
 
-inline Pass both_directions(const Call& call) {
-  const Side &rows = call.sides[0], &columns = call.sides[1];
-  return {0, true, rows, columns, rows.q, columns.q};
+inline Job both_directions(const Call& call) {
+  const Ear &rows = call.ears[0], &columns = call.ears[1];
+  return {0, true, rows, columns, rows.query, columns.query};
 }
 
 struct Range {
   int64_t begin, size;
 };
 
-inline Range stripe_of(const Side& side, int64_t stripe) {
+inline Range stripe_of(const Ear& ear, int64_t stripe) {
   const int64_t begin = stripe * kStripe;
-  const int64_t rest = side.length - begin;
+  const int64_t rest = ear.length - begin;
   return {begin, rest < 0 ? 0 : rest < kStripe ? rest : kStripe};
 }
 
@@ -82,14 +81,14 @@ BINAURAL_INLINE void for_blocks(const Call& call, Range rows, Range columns, F&&
   }
 }
 
-// Whether the first block of a row or column meets accumulators that hold nothing yet: one tile,
-// and no block that the band leaves out. They need not be cleared then.
-inline bool starts_fresh(const Call& call) {
-  return call.stripes == 1 && call.max_lag >= call.sides[0].length + call.sides[1].length;
+// Whether the first block of each row and column can write its results instead of adding them, so
+// that accumulators need not be cleared: there is one tile, and the band skips no block.
+inline bool first_block_writes(const Call& call) {
+  return call.stripes == 1 && call.max_lag >= call.ears[0].length + call.ears[1].length;
 }
 
-// Whether results of that width can go to where they belong at once, without accumulators of their
-// own: there they are rows of whole vectors, of the type that is computed in.
+// Whether results of that width can be written to the outputs without accumulators: the rows there
+// are whole vectors of the compute type.
 template <class T>
 bool holds_vectors(const Call& call, int64_t width) {
   constexpr Storage kWide = std::is_same_v<T, float> ? Storage::kFloat32 : Storage::kFloat64;
@@ -103,13 +102,13 @@ Rows<T> rows_in_place(const Call& call, const View& view, int64_t problem, int64
   return {m.data, m.stride};
 }
 
-// Whether a problem is so small that packing its operands takes as long as the products: one panel,
-// and nothing that stands in the way of reading and writing rows where they lie. It is a single
-// block then, and all its results are `direct`.
+// Whether a problem is so small that packing its operands would take as long as the products: one
+// panel, whose rows can be read and written in place. It is a single block then, and all its
+// results go to the outputs at once.
 template <class T>
 bool is_small(const Call& call) {
-  return starts_fresh(call) && call.sides[0].length <= kPanel<T> &&
-         call.sides[1].length <= kPanel<T> && holds_vectors<T>(call, call.d) &&
+  return first_block_writes(call) && call.ears[0].length <= kPanel<T> &&
+         call.ears[1].length <= kPanel<T> && holds_vectors<T>(call, call.d) &&
          holds_vectors<T>(call, call.dv);
 }
 
@@ -149,18 +148,18 @@ Panels<T> packed_transposed(const Call& call, const View& view, int64_t problem,
   return {to, padded<T>(width)};
 }
 
-// What is matched: the rows as they are, where they lie or packed; the columns transposed and
-// scaled to units of log2.
+// The factors of the similarity: rows, in place or packed; columns, transposed and scaled to units
+// of log2.
 template <class T>
 struct Matched {
   Rows<const T> rows;
   Panels<T> columns;
 
-  Matched(const Call& call, const Pass& pass, int64_t problem, bool in_place, Range row_range,
+  Matched(const Call& call, const Job& job, int64_t problem, bool in_place, Range row_range,
           Range column_range, T* packed, T* transposed)
-      : rows(in_place ? rows_in_place<const T>(call, pass.row_match, problem, row_range.begin)
-                      : packed_rows<T>(call, pass.row_match, problem, row_range, call.d, packed)),
-        columns(packed_transposed<T>(call, pass.column_match, problem, column_range, call.d,
+      : rows(in_place ? rows_in_place<const T>(call, job.row_matched, problem, row_range.begin)
+                      : packed_rows<T>(call, job.row_matched, problem, row_range, call.d, packed)),
+        columns(packed_transposed<T>(call, job.column_matched, problem, column_range, call.d,
                                      static_cast<T>(call.scale * kLog2E), transposed)) {}
 
   // S of a block, finished by the epilogue.
@@ -173,8 +172,8 @@ struct Matched {
   }
 };
 
-// What this problem writes in the end, and what is read by one soon after it: the next one's rows
-// would come too late.
+// Prefetches the results of the next problem and the operands of the one after it: those of the
+// next would arrive too late.
 template <class T>
 Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t steps) {
   constexpr int64_t kAhead = 2, kWrittenAhead = 1;
@@ -182,50 +181,54 @@ Prefetcher prefetch(const Call& call, int64_t problem, bool backward, int64_t st
   if (call.stripes > 1) return next;
   const int64_t element =
       call.storage == Storage::kFloat32 || call.storage == Storage::kFloat64 ? sizeof(T) : 2;
-  const auto written = [&](const Side& side, const View& view, int64_t width) {
+  const auto written = [&](const Ear& ear, const View& view, int64_t width) {
     if (problem + kWrittenAhead >= call.r * call.heads) return;
-    next.add(call, view, problem + kWrittenAhead, side.length, width, element);
+    next.add(call, view, problem + kWrittenAhead, ear.length, width, element);
   };
-  for (const Side& side : call.sides) {
+  for (const Ear& ear : call.ears) {
     if (backward) {
-      written(side, side.dq, call.d);
-      written(side, side.dv, call.dv);
-      if (!call.shared) written(side, side.dk, call.d);
+      written(ear, ear.d_query, call.d);
+      written(ear, ear.d_value, call.dv);
+      if (!call.shared) written(ear, ear.d_key, call.d);
     } else {
-      written(side, side.o, call.dv);
+      written(ear, ear.output, call.dv);
     }
     if (problem + kAhead >= call.r * call.heads) continue;
-    next.add(call, side.q, problem + kAhead, side.length, call.d, element);
-    next.add(call, side.v, problem + kAhead, side.length, call.dv, element);
-    if (!call.shared) next.add(call, side.k, problem + kAhead, side.length, call.d, element);
+    next.add(call, ear.query, problem + kAhead, ear.length, call.d, element);
+    next.add(call, ear.value, problem + kAhead, ear.length, call.dv, element);
+    if (!call.shared) next.add(call, ear.key, problem + kAhead, ear.length, call.d, element);
     if (!backward) continue;
-    next.add(call, side.o, problem + kAhead, side.length, call.dv, element);
-    next.add(call, side.grad_o, problem + kAhead, side.length, call.dv, element);
+    next.add(call, ear.output, problem + kAhead, ear.length, call.dv, element);
+    next.add(call, ear.d_output, problem + kAhead, ear.length, call.dv, element);
   }
   next.plan(steps);
   return next;
 }
 
-// The first block that for_blocks makes of these rows and columns, which is the largest.
+// The first and largest block of for_blocks for these rows and columns.
 inline Block first_block(Range rows, Range columns) {
   const Block most = block_within(columns.size);
   return {rows.size < most.rows ? rows.size : most.rows,
           columns.size < most.columns ? columns.size : most.columns};
 }
 
-// How many for_blocks makes at most.
+// How many blocks for_blocks makes at most.
 inline int64_t count_blocks(Range rows, Range columns) {
   const Block most = block_within(columns.size);
   return ((rows.size + most.rows - 1) / most.rows) *
          ((columns.size + most.columns - 1) / most.columns);
 }
 
-// By lag, from the lag of row 0 and column 0 on; null where every lag is alike.
+// The lags of any block where there is neither a bias nor a band.
 template <class T>
-const T* lags_at(const Call& call, int64_t problem, int row_side, int64_t row, int64_t column) {
-  if (call.lags[row_side] == nullptr) return nullptr;
-  const int64_t n = call.sides[row_side].length, m = call.sides[1 - row_side].length;
-  return static_cast<const T*>(call.lags[row_side]) +
+constexpr T kNoLags[kMostBlockRows + kMostBlockColumns + 2 * kPanel<T>]{};
+
+// By lag, from the lag of row 0 and column 0 on; zeros where every lag is alike.
+template <class T>
+const T* lags_at(const Call& call, int64_t problem, int row_ear, int64_t row, int64_t column) {
+  if (call.lags[row_ear] == nullptr) return kNoLags<T> + kMostBlockRows;
+  const int64_t n = call.ears[row_ear].length, m = call.ears[1 - row_ear].length;
+  return static_cast<const T*>(call.lags[row_ear]) +
          problem % call.heads * (n + m - 1 + kLagPadding) + n - 1 + column - row;
 }
 
@@ -236,38 +239,44 @@ BINAURAL_INLINE Ints<T> beyond(int64_t column, int64_t columns) {
   return lane_numbers<T>() >= Ints<T>{} + static_cast<Integer>(columns - column);
 }
 
-// Begins a register tile of the similarity with what is added to it: lags − shift, in units of
-// log2.
+// Logits from a register tile of products, in units of log2: the bias of the lag is added and the
+// shift subtracted. Both only at the end: accumulators that begin with them would round every
+// partial sum to their magnitude. Pairs may be masked only with kLags.
 template <class T, bool kLags>
-struct Similarity {
+struct Logits : FromZero<T> {
   const T* shifts;  // [rows]
-  const T* lags;    // by column − row
+  const T* lags;    // by column − row, see Call::lags
 
-  template <int kRows, int kVectors>
-  BINAURAL_INLINE void begin(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
-    for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = broadcast<T>(-shifts[row + i]);
-      if (kLags) acc[i][v] += load<T>(lags + column + v * kLanes<T> - (row + i));
-    });
+  Logits(const T* shifts, const T* lags) : shifts(shifts), lags(lags) {}
+
+  // Those of one vector; -inf where a pair is masked, even if its product is NaN.
+  BINAURAL_INLINE Vec<T> logits(Vec<T> product, int64_t row, int64_t column) const {
+    if (!kLags) return product - shifts[row];
+    const Vec<T> bias = load<T>(lags + column - row);
+    const Vec<T> sum = product + (bias - shifts[row]);
+    return bias == broadcast<T>(kMaskedLag<T>) ? broadcast<T>(-kInfinity<T>) : sum;
   }
-  // 2^S, exactly 0 where a pair may not match.
-  BINAURAL_INLINE static Vec<T> exponential(Vec<T> similarity) {
-    const Vec<T> e = exp2<T>(similarity);
-    if (!kLags) return e;
-    return similarity == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : e;
+  // 2^logits; with kLags exactly 0 where a logit is -inf, and only there.
+  BINAURAL_INLINE Vec<T> exponential(Vec<T> product, int64_t row, int64_t column) const {
+    const Vec<T> logit = logits(product, row, column);
+    if (!kLags) return exp2<T>(logit);
+    return logit == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : exp2<T>(logit);
   }
 };
 
-// Stores 2^S.
+// Stores 2^logits.
 template <class T, bool kLags>
-struct Exponentials : Similarity<T, kLags> {
+struct Exponentials : Logits<T, kLags> {
   T* to;  // [rows, stride]
   int64_t stride;
+
+  Exponentials(const T* shifts, const T* lags, T* to, int64_t stride)
+      : Logits<T, kLags>(shifts, lags), to(to), stride(stride) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      acc[i][v] = Similarity<T, kLags>::exponential(acc[i][v]);
+      acc[i][v] = this->exponential(acc[i][v], row + i, column + v * kLanes<T>);
       store<T>(to + (row + i) * stride + column + v * kLanes<T>, acc[i][v]);
     });
   }
@@ -279,6 +288,13 @@ struct SummedExponentials : Exponentials<T, kLags> {
   int64_t columns;
   T* row_sums;     // [rows, lanes]
   T* column_sums;  // [columns]
+
+  SummedExponentials(const Exponentials<T, kLags>& exponentials, int64_t columns, T* row_sums,
+                     T* column_sums)
+      : Exponentials<T, kLags>(exponentials),
+        columns(columns),
+        row_sums(row_sums),
+        column_sums(column_sums) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
@@ -304,18 +320,24 @@ struct SummedExponentials : Exponentials<T, kLags> {
   }
 };
 
-// The largest similarity of each row.
+// The largest logit of each row. NaN is skipped: a query with NaN among its logits gets NaN,
+// whatever its shift.
 template <class T, bool kLags>
-struct Maxima : Similarity<T, kLags> {
+struct Maxima : Logits<T, kLags> {
   int64_t columns;
   T* maxima;  // [rows, lanes]
+
+  Maxima(const Logits<T, kLags>& logits, int64_t columns, T* maxima)
+      : Logits<T, kLags>(logits), columns(columns), maxima(maxima) {}
 
   template <int kRows, int kVectors>
   BINAURAL_INLINE void end(int64_t row, int64_t column, Vec<T> (&acc)[kRows][kVectors]) const {
     for_accumulators<kRows, kVectors>([&](int i, int v) __attribute__((always_inline)) {
-      const Ints<T> padding = beyond<T>(column + v * kLanes<T>, columns);
+      const int64_t first = column + v * kLanes<T>;
+      const Vec<T> logits = beyond<T>(first, columns) ? broadcast<T>(-kInfinity<T>)
+                                                      : this->logits(acc[i][v], row + i, first);
       T* at = maxima + (row + i) * kLanes<T>;
-      store<T>(at, maximum<T>(load<T>(at), padding ? broadcast<T>(-kInfinity<T>) : acc[i][v]));
+      store<T>(at, maximum<T>(logits, load<T>(at)));
     });
   }
 };

@@ -1,4 +1,4 @@
-// The CPU operators: what they accept, what they allocate, and how the work is shared out.
+// The CPU operators: checks of the arguments, allocation, and how threads share the work.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -13,10 +13,10 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 const Kernels& kernels(ScalarType wide) {
-  return wide == ScalarType::Double ? best_kernels().dual : best_kernels().single;
+  return wide == ScalarType::Double ? best_kernels().float64 : best_kernels().float32;
 }
 
-ScalarType wide_of(ScalarType dtype) {
+ScalarType compute_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? dtype : ScalarType::Float;
 }
 
@@ -67,7 +67,7 @@ struct Bands {
     rows = std::max(kRows, (height + per_image - 1) / per_image);
     per = (height + rows - 1) / rows;
     count = images * per;
-    // A thread that gets less than this finishes before it has begun.
+    // Minimum grain size: smaller tasks cost more to schedule than to run.
     constexpr int64_t kGrain = 1 << 13;
     grain = std::max<int64_t>(1, kGrain / (std::min(rows, height) * width));
   }
@@ -86,7 +86,7 @@ void check_inputs(const Tensor& pred, const Tensor& target, const Tensor& weight
   for (int64_t i = 0; i < dim; ++i) {
     STD_TORCH_CHECK(target.size(i) == pred.size(i), "target must have pred's shape");
   }
-  const ScalarType wide = wide_of(pred.scalar_type());
+  const ScalarType wide = compute_type(pred.scalar_type());
   STD_TORCH_CHECK(target.scalar_type() == pred.scalar_type() || target.scalar_type() == wide,
                   "target must have pred's dtype, or float32");
   STD_TORCH_CHECK(weights.scalar_type() == wide && weights.dim() == 1 && weights.size(0) == 3 &&
@@ -97,7 +97,7 @@ void check_inputs(const Tensor& pred, const Tensor& target, const Tensor& weight
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, Tensor weights,
                                                    bool with_gradient) {
   check_inputs(pred, target, weights);
-  const ScalarType wide = wide_of(pred.scalar_type());
+  const ScalarType wide = compute_type(pred.scalar_type());
   const int64_t images = pred.size(0), height = pred.size(-2), width = pred.size(-1);
   const std::vector<int64_t> none{0}, shape{images, height, width};
   Tensor total = new_tensor({}, wide);
@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
                   with_gradient ? coded.data_ptr() : nullptr};
   const Kernels& run = kernels(wide);
   const Bands bands(images, height, width);
-  std::vector<Sums> sums(bands.count);
+  std::vector<LossSums> sums(bands.count);
   torch::stable::parallel_for(0, bands.count, bands.grain, [&](int64_t begin, int64_t end) {
     void* scratch = thread_scratch(run.scratch_bytes(call));
     for (int64_t band = begin; band < end; ++band) {
@@ -123,15 +123,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
     }
   });
 
-  Sums all{};
-  for (const Sums& band : sums) {
+  LossSums all{};
+  for (const LossSums& band : sums) {
     all.recon += band.recon;
     all.edge += band.edge;
     all.smooth += band.smooth;
     all.valid += band.valid;
     all.inner += band.inner;
   }
-  // An empty sum is 0, so that what divides it does not matter.
+  // An empty sum is 0, and dividing it by 1 keeps it.
   const double per_valid = 1.0 / std::max<int64_t>(1, all.valid);
   const double per_inner = 1.0 / std::max<int64_t>(1, all.inner);
   const double values[3] = {all.recon * per_valid, all.edge * per_inner, all.smooth * per_inner};
@@ -147,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor pred, Tensor target, T
 }
 
 Tensor backward(Tensor grad_total, Tensor coded, Tensor scales, Tensor pred) {
-  const ScalarType dtype = pred.scalar_type(), wide = wide_of(dtype);
+  const ScalarType dtype = pred.scalar_type(), wide = compute_type(dtype);
   STD_TORCH_CHECK(
       grad_total.is_cpu() && grad_total.numel() == 1 && grad_total.scalar_type() == wide,
       "grad_total must be a scalar, float64 for a float64 pred and else float32");

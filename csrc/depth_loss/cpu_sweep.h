@@ -1,16 +1,15 @@
 // One sweep over rows of an image: values and gradient of the loss. Compiled once per instruction
 // set, see cpu_table.h.
 //
-// A row enters; the row above it is then the centre of three, where the Sobel derivatives and the
-// terms are computed; the row above that one has all its neighbours' derivatives, and its gradient
-// leaves.
-// A pass over a row keeps the neighbouring vectors in registers: what lies left and right of a
-// pixel costs a shuffle, no memory. There are four short passes in place of one, because the
-// processor looks ahead by two hundred operations or so: the fewer of them depend on each other,
-// the more pixels are under way at a time.
+// For each new row, the Sobel derivatives and the terms are computed at the row above it, the
+// centre of three; the row above that then has the derivatives of all neighbours, and its gradient
+// is written. A pass over a row keeps the neighbouring vectors in registers: the left and right
+// neighbours of a pixel cost a shuffle instead of a load. There are four short passes in place of
+// one, because the processor looks ahead by about two hundred operations: the fewer of them depend
+// on each other, the more pixels it computes at a time.
 //
-// A pixel without a measurement is NaN in the cleaned target, and so is all beyond the image: the
-// stencil carries NaN to just those pixels that the erosion takes away.
+// A pixel without a measurement is NaN in the cleaned target, and so are pixels beyond the image:
+// the stencil spreads NaN to exactly those pixels that the erosion removes.
 #pragma once
 
 #include "common/simd.h"
@@ -145,7 +144,7 @@ class Sweep {
     for (const T*& row : pred_) row = outside_;
   }
 
-  Sums run(int64_t first, int64_t end) {
+  LossSums run(int64_t first, int64_t end) {
     // The gradient of a row takes its neighbours' derivatives, and those their neighbours' depths.
     const int64_t reach = kGradient ? 2 : 1;
     for (int64_t y = first - reach; y < end + reach; ++y) {
@@ -351,7 +350,7 @@ int64_t scratch_bytes(const Call& call) {
 }
 
 template <class T>
-Sums sweep(const Call& call, int64_t b, int64_t first, int64_t end, void* scratch) {
+LossSums sweep(const Call& call, int64_t b, int64_t first, int64_t end, void* scratch) {
   if (call.coded != nullptr) return Sweep<T, true>(call, b, scratch).run(first, end);
   return Sweep<T, false>(call, b, scratch).run(first, end);
 }

@@ -11,6 +11,7 @@ from binaural.kernels.depth_loss.reference import reference
 from binaural.kernels.dispatch import extension
 from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 
 def edge_aware_loss(
@@ -61,6 +62,7 @@ def edge_aware_loss(
     """
     check(pred, target)
     lambdas = {"lambda_recon": lambda_recon, "lambda_edge": lambda_edge, "lambda_smooth": lambda_smooth}
+    lambdas = {name: to_python(weight) for name, weight in lambdas.items()}
     for name, weight in lambdas.items():
         if isinstance(weight, Tensor):
             check_weight_tensor(name, weight, pred.device)

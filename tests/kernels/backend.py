@@ -1,19 +1,17 @@
 """The backends that the suites of the operations run on."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from emulated import DTYPES
 
-from binaural import kernels
 from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend and the device whose tensors it takes."""
+    """A backend and the device of the tensors that it is tested with."""
 
     name: str
     device: str
@@ -30,22 +28,13 @@ class Backend:
 
 @dataclass(frozen=True)
 class EmulatedCuda(Backend):
-    """The CUDA kernels' own sources, run on the CPU, on CPU tensors."""
+    """The sources of the CUDA kernels, compiled for the CPU and run on CPU tensors."""
 
     def skip_unless_available(self, operation: str) -> None:
-        """The fixture `emulator` skips where its sources cannot be compiled."""
+        """Does nothing: the fixture `emulator` skips where the sources cannot be compiled."""
 
 
-# That all CPU kernels are compiled for.
-INSTRUCTION_SETS = ["generic", "avx2", "avx512", "avx512_bf16", "avx512_on_avx2"]
-
-
-def built_extension() -> Path:
-    """The extension's file, for what is called past torch."""
-    return sorted(Path(kernels.__file__).parent.glob("_C*.so"))[-1]
-
-
-# A backend runs every suite by standing here.
+# Every suite runs on each of these.
 BACKENDS = [
     pytest.param(Backend("cpp", "cpu"), id="cpp"),
     pytest.param(Backend("triton", "cuda" if torch.cuda.is_available() else "cpu", DTYPES), id="triton"),

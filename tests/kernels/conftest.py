@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 
 import cross_attention_emulated
 import depth_loss_emulated
+import instruction_sets
 import pytest
 import torch
-from backend import BACKENDS, INSTRUCTION_SETS, Backend, EmulatedCuda, built_extension
+from backend import BACKENDS, Backend, EmulatedCuda
 from guarded import Outputs
+from instruction_sets import INSTRUCTION_SETS, built_extension
 from torch import Tensor
 
 from binaural.kernels.dispatch import extension
@@ -16,9 +18,9 @@ from binaural.kernels.dispatch import extension
 
 @pytest.fixture(autouse=True)
 def _fixed_configurations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """On a GPU, Triton's fixed choice of blocks: tuning builds each kernel many times for every shape.
+    """On a GPU, Triton's block sizes are fixed: tuning would compile each kernel many times for every shape.
 
-    test_on_gpu.py tunes.
+    test_on_gpu.py tests the tuning.
     """
     if not torch.cuda.is_available() or request.module.__name__ == "test_on_gpu":
         yield
@@ -30,7 +32,7 @@ def _fixed_configurations(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory() -> Iterator[None]:
-    """What the C++ kernels do not write is NaN: results, and memory of their own."""
+    """The C++ kernels' results and scratch memory are NaN until they are written."""
     if extension.WHY_NOT_LOADED is not None:
         yield
         return
@@ -53,20 +55,20 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture
 def force_isa() -> Iterator[Callable[[str], None]]:
-    """Has the kernels of the named instruction set run, where the processor has it."""
-    library = ctypes.CDLL(str(built_extension()))
+    """A function that makes the kernels of the named instruction set run, or skips where they cannot."""
 
     def force(name: str) -> None:
-        if library.binaural_force_isa(name.encode()) != 0:
-            pytest.skip(f"this processor does not have {name}")
+        why_not = instruction_sets.force(name)
+        if why_not is not None:
+            pytest.skip(f"{name}: {why_not}")
 
     yield force
-    library.binaural_force_isa(b"")
+    instruction_sets.force("")
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
 def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str:
-    """Runs the kernels of one instruction set, where the processor has it."""
+    """Each instruction set in turn; its kernels run."""
     force_isa(request.param)
     return request.param
 

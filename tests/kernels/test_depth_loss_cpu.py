@@ -1,4 +1,4 @@
-"""What is special to the CPU kernels of the depth loss: threads, instruction sets, long sums."""
+"""The depth loss on the CPU beyond the common suite: threads, instruction sets, long sums."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the CPU kernels' vectors compute, on every instruction set that can run here."""
+"""The vector operations of the CPU kernels, on every instruction set that this processor has."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-# What csrc/*/cpu_*.cpp begin with, by the instruction set's name.
+# How csrc/*/cpu_*.cpp begin, by the instruction set's name.
 UNITS = {
     "generic": "#define BINAURAL_VECTOR_BYTES 16",
     "avx2": '#pragma GCC target("avx2,fma")\n#define BINAURAL_VECTOR_BYTES 32',
@@ -27,7 +27,7 @@ HEADER = """
 using namespace binaural::tested;
 """
 PARTS = """
-// Reads and writes the first `count` of a vector, and nothing behind.
+// Reads and writes the first `count` values of a vector, and none beyond them.
 template <class T>
 int errors() {
   constexpr int kL = kLanes<T>;
@@ -47,8 +47,8 @@ int main() { std::printf("%d %d", errors<float>(), errors<double>()); }
 """
 
 HALVES = """
-// Every value of a 16-bit type through float and back, whole vectors and parts of them, and what lies in the
-// middle between two neighbours, which goes to the even one.
+// Every value of a 16-bit type to float and back, in whole vectors and parts of them, and the middle of every
+// two neighbours, which is rounded to the even one.
 template <class S>
 int errors(int infinity) {
   constexpr int kL = kLanes<float>;
@@ -68,7 +68,7 @@ int errors(int infinity) {
     for (int i = 0; i < kL; ++i) {
       const int magnitude = from[i].bits & 0x7fff;
       const bool nan = magnitude > infinity;
-      // The processor's own conversion takes what is subnormal as zero.
+      // The processor's own conversion takes subnormal numbers as zero.
       const int expected = std::fabs(v[i]) < 0x1p-126f && kFlushes ? from[i].bits & 0x8000 : from[i].bits;
       wrong += nan ? (whole[i].bits & 0x7fff) <= infinity : whole[i].bits != expected;
       wrong += part[i].bits != (i < count ? whole[i].bits : 7);
@@ -90,8 +90,8 @@ int main() {
 
 
 LOGARITHMS = """
-// The largest error in units of epsilon times the logarithm or 1, over all magnitudes and round 1; and
-// whether 0, infinity and NaN give what they should.
+// The largest error in units of epsilon times max(1, |logarithm|), over all magnitudes and around 1; and
+// whether the logarithms of 0, infinity and NaN are right.
 template <class T>
 double error(bool* edges) {
   const T epsilon = std::numeric_limits<T>::epsilon(), infinity = std::numeric_limits<T>::infinity();
@@ -121,7 +121,7 @@ int main() {
 
 @pytest.fixture(params=UNITS)
 def run(request, force_isa, tmp_path):
-    force_isa(request.param)
+    force_isa("avx2" if request.param == "avx512_on_avx2" else request.param)
 
     def compile_and_run(body):
         source, program = tmp_path / "simd.cpp", tmp_path / "simd"
@@ -132,7 +132,7 @@ def run(request, force_isa, tmp_path):
     return compile_and_run
 
 
-def test_a_part_of_a_vector_is_read_and_written_and_nothing_behind(run):
+def test_a_part_of_a_vector_is_read_and_written_and_nothing_beyond(run):
     assert run(PARTS) == "0 0"
 
 

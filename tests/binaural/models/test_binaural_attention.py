@@ -210,7 +210,7 @@ def test_load_refuses(tmp_path):
         ({"attention_levels": (0, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"attention_levels": (2, 2)}, "attention_levels must be different levels from 1 to 5"),
         ({"skip_levels": (4, 5)}, r"skip_levels must be different levels from 1 to 4, got \(4, 5\)"),
-        ({"skip_levels": (3,)}, r"must have the attention_levels \(2, 4\): nobody reads"),
+        ({"skip_levels": (3,)}, r"must have the attention_levels \(2, 4\): attention at"),
         (
             {"skip_levels": (2, 4), "view_levels": (3,), "attention_levels": (4,)},
             "skip_levels must have level 3, to whose map view transforms add",
@@ -218,7 +218,7 @@ def test_load_refuses(tmp_path):
         ({"max_depth": -1.0}, "max_depth must be positive"),
         ({"ear_width": 0}, "ear_width must be positive"),
         ({"matching": "dtw"}, "matching must be one of"),
-        ({"matching": "concatenation", "scope": "plane"}, "concatenation needs scope 'time'"),
+        ({"matching": "concatenation", "scope": "plane"}, "matching 'concatenation' needs scope 'time'"),
         ({"features": ["camera"]}, "cannot be fed with the camera"),
         ({"features": ["mel"]}, "features must be different ones of"),
     ],

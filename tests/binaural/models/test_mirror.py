@@ -16,6 +16,7 @@ from binaural.models.mirror import (
     MirrorDoubleConv,
     MirrorFusion,
     MirrorViewTransform,
+    mirror_weight,
 )
 from binaural.models.view_transform import ViewTransforms
 
@@ -33,6 +34,31 @@ def randomise(module):
         if not parameter.any():
             nn.init.normal_(parameter, std=0.5)
     return module
+
+
+def test_the_weights_of_both_groups_of_outputs():
+    torch.manual_seed(0)
+    parts, begin, weight = [2, 4, 6], 0, torch.randn(3, 12, 3, 5)
+    both = mirror_weight(weight, parts)
+    torch.testing.assert_close(both[:3], weight, rtol=0, atol=0)
+    for part in parts:
+        own, other = weight[:, begin : begin + part].chunk(2, dim=1)
+        mirrored = torch.cat([other, own], dim=1).flip(-1)
+        torch.testing.assert_close(both[3:, begin : begin + part], mirrored, rtol=0, atol=0)
+        begin += part
+
+
+def test_mirrored_convolutions_keep_their_memory_format_and_dtype():
+    """Channels-last weights and inputs give channels-last outputs; autocast leaves float64 alone."""
+    conv, x = MirrorConv2d([6, 2], 4).to(memory_format=torch.channels_last), torch.randn(2, 8, 5, 6)
+    x = x.to(memory_format=torch.channels_last)
+    assert conv(x).is_contiguous(memory_format=torch.channels_last)
+    assert mirror_weight(conv.weight, conv.parts).is_contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+        y = conv.double()(x.double())
+    assert y.dtype == torch.float64
+    torch.testing.assert_close(y, conv(x.double()))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -200,5 +226,5 @@ def test_weights_of_a_symmetric_attention_swap_with_the_ears():
 def test_odd_channels_are_refused():
     with pytest.raises(ValueError, match=r"even channels, got \[6, 3\] and 8"):
         MirrorConv2d([6, 3], 8)
-    with pytest.raises(ValueError, match="base_channels of a symmetric network must be even, got 7"):
+    with pytest.raises(ValueError, match="base_channels must be even if symmetric, got 7"):
         BinauralAttentionDepthNet(7, symmetric=True)

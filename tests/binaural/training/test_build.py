@@ -32,11 +32,9 @@ def test_every_system_learns_from_a_batch(model, teacher):
 
 
 def test_matching_and_features_reach_the_network():
-    options = parse_options(
-        [*SMALL, "--matching", "group_correlation", "--max_lag", "2", "--features", "magnitude", "ipd"]
-    )
+    options = parse_options([*SMALL, "--matching", "group_correlation", "--features", "magnitude", "ipd"])
     arguments = make_network(options).arguments
-    assert (arguments["matching"], arguments["max_lag"]) == ("group_correlation", 2)
+    assert arguments["matching"] == "group_correlation"
     assert arguments["features"] == ("magnitude", "ipd")
 
 
@@ -48,13 +46,17 @@ def test_a_picture_of_64_is_halved_six_times():
 @pytest.mark.parametrize(
     ("network", "other", "message"),
     [
-        (UNet(4, 10.0), {}, "is no adabins_teacher"),
-        (AdaptiveBinsNet(4, 10.0), {}, "is no adabins_teacher"),
-        (AdaptiveBinsNet(8, 10.0, features=["camera"]), {"features": ["camera"]}, "base_channels = 8"),
+        (UNet(4, 10.0), {}, "must be an adabins_teacher"),
+        (AdaptiveBinsNet(4, 10.0), {}, "must be an adabins_teacher"),
+        (
+            AdaptiveBinsNet(8, 10.0, features=["camera"]),
+            {"features": ["camera"]},
+            "base_channels must be that of the student, 4, got 8",
+        ),
         (
             AdaptiveBinsNet(4, 10.0, features=["camera"]),
             {"features": ["camera"], "image_size": 64},
-            "image_size = 64, its student 32",
+            "image_size must be that of the student, 32, got 64",
         ),
     ],
 )

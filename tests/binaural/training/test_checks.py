@@ -23,7 +23,7 @@ def test_a_backend_that_cannot_run_here():
 
 def test_a_split_without_depth(rooms, tmp_path):
     root = shutil.copytree(rooms, tmp_path / "rooms")
-    options = parse_options(["--dataset_dir", str(root), "--metric_threshold", "0.5"])
+    options = parse_options(["--dataset_dir", str(root), "--metric_threshold", "0.5", "--batch_size", "2"])
 
     def check():
         splits = {split: open_split("simulated", root, split, image_size=32) for split in ("train", "val")}
@@ -37,4 +37,7 @@ def test_a_split_without_depth(rooms, tmp_path):
     for recording in BatVisionV2(root, "train").recordings:
         np.save(recording.depth, np.minimum(np.load(recording.depth), 500))
     options.metric_threshold = 0.0
-    check()  # shallow depths teach, and measure without a threshold
+    check()
+    options.batch_size = 3
+    with pytest.raises(ValueError, match="--batch_size must be at most 2, the samples of the training split"):
+        check()

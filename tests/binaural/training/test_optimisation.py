@@ -45,7 +45,10 @@ def test_norms_biases_and_gains_do_not_decay(name):
 def test_what_is_compiled():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_compile("auto", gpu, sync_batchnorm=False)[0]
-    assert choose_compile("auto", gpu, sync_batchnorm=True) == (False, "batch norms talk to other processes")
+    assert choose_compile("auto", gpu, sync_batchnorm=True) == (
+        False,
+        "batch norms over several ranks cannot be compiled",
+    )
     assert not choose_compile("auto", cpu, sync_batchnorm=False)[0]
     assert choose_compile("on", cpu, sync_batchnorm=False) == (True, "as asked")
     with pytest.raises(ValueError, match="--compile on: batch norms"):

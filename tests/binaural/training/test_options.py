@@ -1,7 +1,9 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
+from binaural.models import BinauralAttentionOptions
 from binaural.training.options import parse_options
 
 
@@ -28,25 +30,28 @@ def test_defaults_by_dataset(tmp_path):
         (["--dataset", "batvisionv2"], "needs --dataset_dir"),
         (["--dataset", "batvisionv2", "--dataset_dir", "nowhere"], "there is no folder nowhere"),
         (["--image_size", "65"], "multiple of 16"),
-        (["--batch_size", "1501"], "--batch_size 1501 is more than --simulated_rooms has"),
+        (["--batch_size", "1501"], "--batch_size must be at most --simulated_rooms, 1500, got 1501"),
         (["--max_depth", "77"], "simulated recordings end before the echo from 77 m"),
         (["--seed", str(2**63)], "--seed must be below 2^63"),
         (["--attention_levels", "2", "6"], "different levels from 1 to 5"),
-        (["--scope", "plane", "--max_lag", "3"], "--max_lag needs --scope time"),
-        (["--features", "magnitude", "magnitude"], "--features must be different ones"),
+        (["--features", "magnitude", "magnitude"], "--features must be different ones of"),
         (["--features", "camera"], "invalid choice: 'camera'"),
-        (["--features", "ipd", "--preprocessing", "official"], "knows the magnitude alone"),
-        (["--model", "adabins_teacher", "--features", "ipd"], "adabins_teacher sees the camera"),
+        (["--features", "ipd", "--preprocessing", "official"], "has magnitude alone"),
+        (["--model", "adabins_teacher", "--features", "ipd"], "the input of adabins_teacher is the camera"),
         (["--model", "adabins_distill"], "train the teacher first, with --model adabins_teacher"),
         (["--model", "unet", "--teacher", "x"], "--teacher, a folder"),
-        (["--model", "base_residual", "--lambda_edge", "1"], "trained by a loss of its own"),
-        (["--model", "unet_pix2pix", "--use_adaptive_loss"], "trained by a loss of its own"),
-        (["--matching", "concatenation", "--scope", "plane"], "concatenation needs --scope time"),
+        (
+            ["--model", "base_residual", "--lambda_edge", "1"],
+            "--lambda_edge is an option of binaural and unet",
+        ),
+        (["--model", "unet_pix2pix", "--use_adaptive_loss"], "got --model unet_pix2pix"),
+        (["--model", "unet", "--attention_levels", "3"], "--attention_levels is an option of binaural, got"),
+        (["--ear_width", "0"], "expected a number above 0"),
         (["--exclude_locations", "Attic"], "simulated has no locations"),
         (["--experiment_name", "../x"], "without a path"),
         (["--resume"], "--resume needs --experiment_name"),
         (["--resume", "--experiment_name", "never"], "there is no run at"),
-        (["--lambda_recon", "0", "--lambda_edge", "0", "--lambda_smooth", "0"], "nothing to learn"),
+        (["--lambda_recon", "0", "--lambda_edge", "0", "--lambda_smooth", "0"], "must not all be 0"),
     ],
 )
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
@@ -68,7 +73,7 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
     assert (options.model, options.batch_size, options.num_workers) == ("unet", 4, 1)
     with pytest.raises(SystemExit):
         parse_options([*where, "--batch_size", "8"])
-    assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
+    assert "started with batch_size = 4, which cannot become 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,10 @@ def test_levels_of_the_view_transform(capsys):
     assert parse_options(["--model", "unet", "--view_levels", "3"]).view_levels == [3]
     for wrong, message in (
         (["--view_levels", "6"], "--view_levels must be different levels from 1 to 5, got (6,)"),
-        (["--view_levels", "3", "--model", "base_residual"], "base_residual has no view transform"),
+        (
+            ["--view_levels", "3", "--model", "base_residual"],
+            "--view_levels is an option of binaural and unet",
+        ),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)
@@ -119,9 +127,12 @@ def test_levels_of_the_skips(capsys):
         assert parse_options(arguments).skip_levels == expected
     for wrong, message in (
         (["--skip_levels", "3", "5"], "--skip_levels must be different levels from 1 to 4, got (3, 5)"),
-        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,): nobody"),
+        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,): attention"),
         (["--skip_levels", "4"], "must have level 3, to whose map view transforms add"),
-        (["--skip_levels", "3", "--model", "base_residual"], "base_residual has no such option"),
+        (
+            ["--skip_levels", "3", "--model", "base_residual"],
+            "--skip_levels is an option of binaural and unet",
+        ),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)
@@ -131,8 +142,33 @@ def test_levels_of_the_skips(capsys):
 def test_symmetric_networks_have_even_channels(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--base_channels", "7"])
-    assert "must be even, got 7; --no-symmetric" in capsys.readouterr().err
+    assert "--base_channels must be even if symmetric, got 7" in capsys.readouterr().err
     assert parse_options(["--base_channels", "7", "--no-symmetric"]).base_channels == 7
+
+
+def test_optimizers_and_schedulers_in_any_case():
+    assert parse_options(["--optimizer", "AdamW", "--scheduler", "Step"]).optimizer == "adamw"
+    assert parse_options(["--optimizer", "SGD", "--scheduler", "Step"]).scheduler == "step"
+
+
+def test_defaults_of_a_model_are_those_of_its_class():
+    options = vars(parse_options([]))
+    for name, value in asdict(BinauralAttentionOptions()).items():
+        assert options[name] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_options_that_left_the_command_line_are_kept_by_older_runs(tmp_path):
+    """Version 0.1 had --scope, --heads and others, which config.json of its runs names."""
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--experiment_name", "run"])) | {
+        "scope": "plane",
+        "heads": 2,
+        "channels_last": True,
+    }
+    (run / "config.json").write_text(json.dumps(saved))
+    options = parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert (options.scope, options.heads) == ("plane", 2)
 
 
 def test_resume_from_a_damaged_config(tmp_path, capsys):
@@ -141,6 +177,10 @@ def test_resume_from_a_damaged_config(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
     assert f"{tmp_path / 'run' / 'config.json'} is not the JSON" in capsys.readouterr().err
+    (tmp_path / "run" / "config.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert "must be a JSON object of options, got list" in capsys.readouterr().err
 
 
 def test_help_names_every_option(capsys):
@@ -149,3 +189,5 @@ def test_help_names_every_option(capsys):
     text = capsys.readouterr().out
     for option in ("--dataset", "--use_adaptive_loss", "--lambda_smooth", "--resume", "--precision"):
         assert option in text
+    assert "(default )" not in text
+    assert "the metrics (default 0.0)" in " ".join(text.split())

@@ -1,5 +1,5 @@
-// What the mirror does to rows of maps and of weights. Compiled once per instruction set, see
-// cpu_table.h.
+// The sum of both ears' maps, half of it flipped, and its gradient, row by row. Compiled once per
+// instruction set, see cpu_table.h.
 #pragma once
 
 #include "layers/cpu_channels.h"
@@ -20,31 +20,19 @@ inline void add_mirrored(const S* left, const S* right, int64_t width, int64_t c
 }
 
 template <class S>
-inline void part_mirrored(const S* gradient, int64_t width, int64_t channels, S* left, S* right) {
+inline void split_mirrored(const S* gradient, int64_t width, int64_t channels, S* left, S* right) {
   const int64_t half = channels / 2;
   for (int64_t i = 0; i < width; ++i) {
     const int64_t to = i * channels, mirrored = (width - 1 - i) * channels;
-    const S *seen = gradient + to, *in_mirror = gradient + mirrored + half;
+    const S *straight = gradient + to, *flipped = gradient + mirrored + half;
     for_channels(half, [&](int64_t c, auto count) {
-      const V first = get(seen + c, count), second = get(in_mirror + c, count);
+      const V first = get(straight + c, count), second = get(flipped + c, count);
       put(left + to + c, first, count);
       put(left + to + half + c, second, count);
       put(right + to + c, second, count);
       put(right + to + half + c, first, count);
     });
   }
-}
-
-template <class S>
-inline void convert(const float* from, int64_t count, S* to) {
-  for_channels(count, [&](int64_t i, auto lanes) { put(to + i, get(from + i, lanes), lanes); });
-}
-
-template <class S>
-inline void add(const S* a, const S* b, int64_t count, float* to) {
-  for_channels(count, [&](int64_t i, auto lanes) {
-    put(to + i, get(a + i, lanes) + get(b + i, lanes), lanes);
-  });
 }
 
 }  // namespace binaural::layers::BINAURAL_ISA

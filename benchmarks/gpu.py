@@ -80,7 +80,7 @@ PARTS = (
             "--no_naive",
         ),
         15,
-    ),  # fmt: skip
+    ),
     Part("GPU tests", _module("pytest", "-q", "-m", "gpu and not slow", "tests"), 15),
     *(
         Part(

@@ -206,8 +206,8 @@ def main() -> None:
     about = (
         "Forward and backward of one packed projection of both ears, [2 R, N, channels], to its gradient,"
         " with changes of layout. *packed* is the network's own call, `packed_cross_attention`, with the"
-        " preferred backend. Medians of the device's time with the 20th and 80th percentile, replayed as CUDA graphs on"
-        " a GPU; ratios are within a round."
+        " preferred backend. Medians of the device's time with the 20th and 80th percentile, replayed as CUDA"
+        " graphs on a GPU; ratios are within a round."
     )
     machine = describe_machine(options.device, dtype)
     report = Report(f"attention-{options.dtype}", machine, f"Attention in {options.dtype}", [about])

@@ -114,7 +114,7 @@ class Step:
         self.fast, self.setting = system.fast, setting
         self.network = system.make(problem.base_channels).to(device).to(memory_format=layout).train()
         compiled = setting.compiled and system.fast
-        self.forward = self.network
+        self.forward: Any = self.network
         if compiled:
             # The options of compile_network, and the mode that captures CUDA graphs.
             self.forward = (

@@ -5,15 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
 from binaural.kernels.layers.maps import from_rows, runs_on_cpp
-=======
-from binaural.kernels.dispatch.registration import complete_operator
-from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import from_rows, is_covered
->>>>>>> triton
 
 
 def add_mirrored(both: Tensor) -> Tensor:

@@ -5,15 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
 from binaural.kernels.layers.maps import as_map, empty_rows, from_rows, runs_on_cpp
-=======
-from binaural.kernels.dispatch.registration import complete_operator
-from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
->>>>>>> triton
 
 
 def batch_norm_relu(

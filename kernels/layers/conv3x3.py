@@ -7,15 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-<<<<<<< HEAD
 from binaural.kernels.dispatch import extension
 from binaural.kernels.dispatch.autocast import autocast_dtype
 from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers.maps import from_rows, runs_on_cpp
-=======
-from binaural.kernels.dispatch.registration import complete_operator
-from binaural.kernels.layers.dispatch import from_rows, is_covered
->>>>>>> triton
 
 # On processors without AVX-512, PyTorch's gradient of the weights of channels-last convolutions reaches a
 # sixth to a half of the FLOP/s of its forward pass and of its gradient of the input.

@@ -26,7 +26,7 @@ class Recorder:
 
 @pytest.fixture
 def current(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """The devices that `torch.cuda.device` has made current, the last one innermost; there need not be any GPU."""
+    """The devices that `torch.cuda.device` has made current, innermost last; no GPU is needed."""
     devices: list[torch.device] = []
 
     class Guard:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from binaural.kernels.cross_attention.packed_views import unpack_ears
-from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 from binaural.kernels.dispatch.launch import empty, launch_all
 
 

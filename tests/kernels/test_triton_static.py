@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 COMPILE = """
 import dataclasses, json, sys, torch
 from benchmarks.gpu_static import compile_launch
-from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 
 def compiled(dtype, n, d, dv, architecture, bias, separate, max_lag):
     def tensor(channels):

@@ -11,14 +11,15 @@ SOURCES := setup.py $(shell find csrc -type f)
 # ninja comes from the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train test gpu lint format clean
+.PHONY: help setup train test gradcheck gpu lint format clean
 
 help:
 	@echo "make train   set up, simulate rooms, train a network on their echoes, show metrics and pictures"
 	@echo "make test    set up and run the tests"
+	@echo "make gradcheck  the gradient checks and operator checks alone"
 	@echo "make gpu     on a machine with a GPU: tests, sanitizers and benchmarks, in one report with its name"
 	@echo "make setup   virtual environment, dependencies, compiled extension"
-	@echo "make lint    ruff, mypy, clang-format (make format mends what can be mended)"
+	@echo "make lint    ruff, mypy, import-linter, clang-format (make format mends what can be mended)"
 	@echo "make clean   remove the extension and what was built on the way (not .venv, data/ or runs/)"
 
 setup: $(INSTALLED) $(EXTENSION)
@@ -28,6 +29,9 @@ train: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+gradcheck: setup
+	$(BIN)/python -m pytest tests/kernels -k "gradcheck or opcheck" $(ARGS)
 
 # Before anything is set up, which takes minutes: is there a GPU at all?
 gpu:
@@ -39,6 +43,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 format: setup

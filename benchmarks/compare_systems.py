@@ -14,23 +14,23 @@ import torch
 if not __package__:  # run as a file: the repository's root is not where modules are looked for
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import report
+from benchmarks.comparison import comparison_report as report
+from benchmarks.comparison.compared_systems import BASELINE, SYSTEMS, TEACHER
 from benchmarks.comparison.figures import measure_run, parameters, step_seconds, until, validations
 from benchmarks.comparison.runs import ROOT, Run, shuffle_labels, train_all
-from benchmarks.comparison.systems import BASELINE, SYSTEMS, TEACHER
 from benchmarks.machine import processor_name
 from binaural.command_line import natural, positive_int
 from binaural.data import open_split
+from binaural.device import choose_device, choose_precision
 from binaural.simulate import simulate_dataset
 from binaural.training.allocator import set_up_heap
-from binaural.training.optimisation import choose_device, choose_precision
 
 DESCRIPTION = """\
 Train every system on the same data with several seeds, measure the best epoch of each on the test split, and
 write tables, JSON and a picture to benchmarks/results/compare_systems.*. Controls: the best constant, labels
 shuffled, either ear muted, the ears swapped (which must mirror the prediction).
 
-Runs that are done are not done again; after an interruption the same command goes on. Options after -- are
+Finished runs are kept; after an interruption the same command continues. Options after -- are
 those of train.py, for all systems.
 """
 
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=positive_int, default=20, help="steps timed (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="default: benchmarks/results")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    parser.add_argument("--docs", action="store_true", help="also write the table into docs/results.md")
     return parser
 
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"compare_systems: {error}")
     except KeyboardInterrupt:
-        sys.exit("compare_systems: stopped; the same command goes on")
+        sys.exit("compare_systems: stopped; the same command continues")
 
 
 def compare(options: argparse.Namespace, train_arguments: list[str]) -> None:
@@ -125,8 +125,8 @@ def compare(options: argparse.Namespace, train_arguments: list[str]) -> None:
             results[name]["time_to_quality"] = time_to_quality(runs[name], baseline, step_ratio)
     configuration = describe(first, options, dataset_dir, runs[names[0]][0])
     path = report.write(results, configuration, options.output)
-    if options.readme:
-        report.write_readme(ROOT / "README.md", results, configuration)
+    if options.docs:
+        report.write_docs(ROOT / "docs/results.md", results, configuration)
     print(path.read_text())
     print(f"see {path}")
 
@@ -144,7 +144,7 @@ def figures(runs: list[Run]) -> dict[str, Any]:
 def time_to_quality(
     runs: list[Run], baseline: list[list[tuple[int, float]]], step_ratio: float
 ) -> dict[str, list[float | None]]:
-    """Ratios to what the baseline takes until the validation RMSE that it ends with, one for each seed.
+    """Steps and time until the baseline's final validation RMSE, relative to the baseline's own, by seed.
 
     Of steps, and of time: steps times that of a step, measured of all systems in turn. The clock would tell
     what else the machine did while a run was made.
@@ -162,7 +162,7 @@ def time_to_quality(
 def describe(
     train_options: argparse.Namespace, options: argparse.Namespace, dataset_dir: Path, run: Run
 ) -> dict[str, Any]:
-    """What the figures were measured with."""
+    """Data, training and machine of the comparison."""
     sizes = {
         split: len(open_split(train_options.dataset, dataset_dir, split))
         for split in ("train", "val", "test")

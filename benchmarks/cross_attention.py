@@ -9,8 +9,8 @@ from torch import Tensor
 
 from benchmarks.case import Case
 from binaural.kernels import cross_attention
-from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 from binaural.kernels.cross_attention import reference
+from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 
 # R (batch x frequency rows), N = M (time steps), heads, d, dv: levels 2 to 5 of a 256 x 256 input at batch 8
 # and 64 base channels; then the dense plane, of 64 x 64 and of 128 x 128 pixels.
@@ -28,7 +28,7 @@ LARGEST_MATRIX = 1 << 26  # elements
 
 def cases(device: str, dtype: torch.dtype, compiled: bool) -> Iterator[Case]:
     """The inputs are channels-last projections, split into heads by views, as in the network; the outputs
-    are channels-last again. So whoever wants another layout has to make it."""
+    are channels-last again. So an implementation that needs another layout includes the copies."""
     for r, n, heads, d, dv in SHAPES:
         projections = [
             torch.randn(r, n, heads * width, device=device, dtype=dtype).requires_grad_()

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.case import Case
-from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 from binaural.kernels.depth_loss import reference, weighted_loss
 from binaural.kernels.depth_loss.reference import EPSILON
+from binaural.kernels.dispatch.backends import BACKENDS, WHY_UNAVAILABLE
 
-# B, H, W: beyond the caches, within them, and so small that calls count.
+# B, H, W: larger than the caches, within them, and so small that the call itself takes most of the time.
 SHAPES = ((64, 256, 256), (16, 256, 256), (16, 64, 64))
 WEIGHTS = (1.0, 0.2, 0.1)
 SOBEL = [[[[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]]]
@@ -55,7 +55,7 @@ def _total(
 
 
 def _conv2d_form(along_x: Tensor, pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss as it is usually written: every stencil a convolution."""
+    """The loss as usually written, with F.conv2d for every stencil."""
     pred, target = pred.float(), target.float()
     valid = target.isfinite() & (target > 0)
     pred, target = torch.where(valid, pred, 0), torch.where(valid, target, 0)

@@ -16,7 +16,7 @@ from datetime import date
 import torch
 
 from benchmarks.report import RESULTS, table
-from binaural.files import write_atomically
+from binaural.atomic_files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from binaural import kernels
 from benchmarks.gpu_calls import (
     IMAGES,
     OPERATIONS,
@@ -33,8 +32,9 @@ from benchmarks.gpu_calls import (
 from benchmarks.gpu_count_cuda import CudaCounter, demangle
 from benchmarks.gpu_static import ARCHITECTURES, GPUS, Compiled, compile_launch, inspect_library
 from benchmarks.report import RESULTS, table
-from binaural.files import write_atomically
-from binaural.kernels.dispatch.triton_launch import Launch
+from binaural import kernels
+from binaural.atomic_files import write_atomically
+from binaural.kernels.dispatch.launch import Launch
 
 
 def counts(operation: str) -> dict[str, list[dict[str, int]]]:

@@ -134,7 +134,9 @@ def compile_launch(launch: Any, architecture: int) -> tuple[Compiled, int]:
     compiler = CompileOnly()
     compiler.architecture = architecture
     driver.set_active(compiler)
-    kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.config)
+    kernel = launch.kernel.warmup(
+        *launch.arguments, grid=(1,), **launch.constants, **launch.config_for(architecture)
+    )
     return inspect_cubin(kernel.asm["cubin"], kernel.metadata.shared), kernel.metadata.num_warps
 
 

@@ -1,4 +1,4 @@
-"""Calls captured as CUDA graphs: replayed, they take the device's time, without Python and launches."""
+"""Calls captured as CUDA graphs: a replay takes the time on the device, without Python and launches."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import torch
 
 from benchmarks.measure import Repeated
 
-# That a measurement lasts at least, beside which waiting for the device is short.
+# Minimum duration of a measurement, so that synchronisation is a small part of it.
 LEAST_SECONDS = 2e-3
 
 
 class Differentiated(Protocol):
-    """A computation whose forward and backward are called in turn."""
+    """A computation with a forward and a backward, called in turn."""
 
     def forward(self) -> object: ...
 
@@ -21,10 +21,10 @@ class Differentiated(Protocol):
 
 
 def capture(run: Differentiated) -> tuple[Repeated, Repeated]:
-    """Forward and backward as graphs. Both have run before, so that nothing is compiled or tuned any more."""
+    """Forward and backward as graphs. Both must have run before, so that nothing is compiled or tuned."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is made for a stream at the first call on it is made now
+    with torch.cuda.stream(side):  # the first call on a stream allocates
         run.forward()
         run.backward()
     torch.cuda.current_stream().wait_stream(side)
@@ -33,7 +33,7 @@ def capture(run: Differentiated) -> tuple[Repeated, Repeated]:
         run.forward()
     with torch.cuda.graph(backward, pool=forward.pool()):
         run.backward()
-    # Replayed in this order: the backward reads what the forward wrote.
+    # Replayed in this order: the backward needs the results of the forward.
     return _long_enough(forward.replay), _long_enough(backward.replay)
 
 

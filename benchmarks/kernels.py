@@ -1,7 +1,8 @@
 """Benchmark of the fused kernels: `python -m benchmarks.kernels`.
 
-Every case runs in our backends and in the forms that PyTorch has to offer, in turn, from the leaves to their
-gradients: allocation, autograd and changes of layout included. Writes a table, JSON and a plot.
+Each case runs on the backends of this project and in the implementations that PyTorch offers, in turn, from
+the leaves to their gradients, with allocation, autograd and changes of memory format. Writes a table, JSON
+and a plot.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import cross_attention, depth_loss
+from benchmarks import cross_attention, depth_loss, layers
 from benchmarks.case import Case
 from benchmarks.graphs import capture, capture_one
 from benchmarks.machine import Machine, describe_machine
@@ -23,18 +24,19 @@ from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
 from benchmarks.report import Report, table
 
-# Each operation's cases, given the device, the dtype and whether compiled forms are wanted.
+# Each operation's cases, given the device, the dtype and whether to measure compiled implementations.
 OPERATIONS: dict[str, Callable[[str, torch.dtype, bool], Iterator[Case]]] = {
     "cross_attention": cross_attention.cases,
     "edge_aware_loss": depth_loss.cases,
+    **layers.CASES,
 }
-CALLED = "both, called"  # a phase on a GPU, where the others are replays of CUDA graphs
+CALLED = "both, called"  # a phase on a GPU; the other phases replay CUDA graphs
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
-STREAMING = "streaming"  # of as many bytes, as a row of the table
+STREAMING = "streaming"  # a row of the table: reads and writes as many bytes and computes nothing
 
 
 class Run:
-    """One implementation of a case; forward and backward are called in turn."""
+    """One implementation of a case, to be called forward and backward alternately."""
 
     def __init__(self, case: Case, name: str) -> None:
         self._case, self._implementation = case, case.implementations[name]
@@ -57,7 +59,7 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
     runs = {name: Run(case, name) for name in case.implementations}
     memory: dict[str, int | None] = {}
     for name, run in runs.items():
-        run.both()  # compiles what is compiled
+        run.both()  # compiles the compiled implementations
         memory[name] = peak_memory(run.both, device)
     start = time.perf_counter()
     for run in runs.values():
@@ -109,7 +111,7 @@ def measure(case: Case, device: str, seconds: float, machine: Machine) -> list[d
 
 
 def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
-    """The case's results as a table to read."""
+    """The results of a case as a Markdown table."""
 
     def rate(value: float | None, share: float | None) -> str:
         return "" if value is None else f"{value:.1f} ({share:.0%})"
@@ -134,7 +136,7 @@ def section(case: Case, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(title: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Forward and backward of every case, as multiples of ours: one panel per operation."""
+    """Plot forward and backward of all cases as multiples of our time, one panel per operation."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -167,7 +169,7 @@ def plot(title: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_title(operation, fontsize=9)
         axes.legend(fontsize=8)
-        # The widest spread of what is compared is an order of magnitude and more.
+        # The ratios span more than an order of magnitude.
         axes.set_xscale("log")
     panels[-1, 0].set_xlabel("time of forward and backward, as a multiple of ours")
     figure.suptitle(title, fontsize=10)
@@ -181,24 +183,25 @@ def main() -> None:
     parser.add_argument("--device", choices=devices, default=devices[0])
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--operation", choices=tuple(OPERATIONS), action="append", help="only this one")
-    parser.add_argument("--size", default="", help="only sizes that contain this text")
-    parser.add_argument("--no_compile", action="store_true", help="leave out compiled forms, slow to build")
+    parser.add_argument("--size", default="", help="only sizes with this text in them")
+    parser.add_argument("--no_compile", action="store_true", help="leave out compiled implementations")
     parser.add_argument("--seconds", type=float, default=15.0, help="to measure each case for, or longer")
     options = parser.parse_args()
 
     machine = describe_machine(options.device, getattr(torch, options.dtype))
     about = [
         "Medians with the 20th and 80th percentile. GFLOP/s count the arithmetic that our kernels need, for"
-        " every form, and GB/s every input and output once; streaming reads and writes as many bytes and"
-        " does nothing else. Memory is managed as any PyTorch program has it, not as train.py sets it up,"
-        " which helps most what allocates most. Peak memory includes outputs and gradients. The last column"
-        " is the ratio to ours within a round; above 1, ours is faster."
+        " every implementation, and GB/s every input and output once; streaming reads and writes as many"
+        " bytes and computes nothing. Memory comes from PyTorch's default allocator; train.py sets the heap"
+        " up differently, which helps most the implementations that allocate most. Peak memory includes"
+        " outputs and gradients. The last column is the ratio to our time within a round; above 1, ours is"
+        " faster."
     ]
     if options.device == "cuda":
         about.append(
             "Forward and backward are replays of CUDA graphs, one after the other: the time of the device."
-            f' "{CALLED}" is forward and backward called from Python, dispatch and launches included. What'
-            " fits into the device's cache is there."
+            f' "{CALLED}" is forward and backward called from Python, with dispatch and launches. Data that'
+            " fits into the device's cache is in it."
         )
     report = Report(f"kernels-{options.dtype}", machine, f"Kernels in {options.dtype}", about)
     rows: list[dict[str, Any]] = []
@@ -214,7 +217,10 @@ def main() -> None:
             rows += measured
             path = report.add(section(case, measured), {"rows": rows})
     if path is None:
-        raise SystemExit(f"benchmarks.kernels: no size contains {options.size!r}")
+        raise SystemExit(
+            f"benchmarks.kernels: no case on {options.device} in {options.dtype} has a size that contains "
+            f"{options.size!r}"
+        )
     plot(f"{report.title} on {machine.name}", rows, path.with_suffix(".png"))
     print(f"\nsee {path}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and the measured limits that its results are shares of."""
+"""The machine of a benchmark, and its measured limits."""
 
 import os
 import platform
@@ -16,10 +16,10 @@ from benchmarks.measure import Repeated, Spread, interleave
 
 @dataclass(frozen=True)
 class Machine:
-    """What a reader must know about where the figures come from."""
+    """Processor, software and measured limits of a machine."""
 
     processor: str
-    threads: int | None  # that computed; None on a GPU
+    threads: int | None  # None on a GPU
     torch: str
     gflops: float  # measured, as `peak` says
     peak: str
@@ -27,7 +27,7 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """The processor, and the threads where it has some."""
+        """The processor, and the number of threads on a CPU."""
         return self.processor if self.threads is None else f"{self.processor}, {self.threads} threads"
 
     @property
@@ -47,7 +47,7 @@ class Machine:
 
 @cache
 def describe_machine(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
-    """What computes on `device`, its peaks measured now.
+    """Describe `device`, and measure its peaks.
 
     Of a CPU with fused multiply-adds in float32 on as many threads as torch uses; of a GPU with a large
     matrix product in `dtype`.
@@ -62,7 +62,7 @@ def describe_machine(device: str = "cpu", dtype: torch.dtype = torch.float32) ->
 
 
 def processor_name() -> str:
-    """The processor's name with what tells its generation: some name only their family."""
+    """Name of the processor with its family and model, since some names do not tell the generation."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -85,7 +85,7 @@ def _measure_cpu(threads: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peaks"
         compiler = os.environ.get("CC", "gcc")
-        # Only ever run where it was compiled, so it may use all that this processor has.
+        # Compiled and run on the same machine, so native instructions are safe.
         flags = ["-O2", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-ffp-contract=fast"]
         subprocess.run([compiler, *flags, str(source), "-o", str(program)], check=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}

@@ -1,4 +1,4 @@
-"""Timing that compares: competitors take turns, and what is reported are ratios within a turn."""
+"""Interleaved timing: functions take turns, and ratios are taken within a turn."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A function that is too short to be timed alone: one call calls it several times."""
+    """A function that is too short to be timed alone, called several times per measurement."""
 
     function: Callable[[], object]
     times: int
@@ -41,8 +41,8 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Seconds of each function in each round; in a round every function is called once.
 
-    Neighbours disturb all competitors of a round alike, so ratios within a round are steadier than times.
-    On a GPU the device is waited for before and after.
+    Other load on the machine affects all functions of a round alike, so ratios within a round vary less than
+    times. On a GPU the device is synchronised before and after each call.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(-warm_up, rounds):
@@ -58,7 +58,7 @@ def interleave(
 
 
 def ratio(slower: list[float], faster: list[float]) -> Spread:
-    """How many times as long the first took, round by round."""
+    """Times of the first function over those of the second, by round."""
     return Spread.of([a / b for a, b in zip(slower, faster, strict=True)])
 
 

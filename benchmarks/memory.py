@@ -1,4 +1,4 @@
-"""How much memory a call takes at its highest."""
+"""Peak memory of a call."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ from binaural.kernels.dispatch import extension
 
 
 def peak_memory(function: Callable[[], object], device: str) -> int | None:
-    """Bytes that one call takes beyond what was in use before, what it returns included.
+    """Peak memory of one call in bytes, beyond the memory in use before, its results included.
 
     On the CPU it is resident memory, and None where the system does not tell; what the heap keeps is given
     back first.
@@ -26,7 +26,7 @@ def peak_memory(function: Callable[[], object], device: str) -> int | None:
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
-    # Freed memory that is kept for the next call would hide what is taken.
+    # Freed memory that is kept for later calls would hide the peak.
     extension.release_memory()
     ctypes.CDLL(None).malloc_trim(0)
     before = _resident("VmRSS")

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: forward and backward of each part of the network."""
+"""Measure where the time of a training step goes: forward and backward of each part of the network."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +9,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-import binaural.attention
-from benchmarks.systems import Step
-from binaural.attention import BinauralCrossAttention
-from binaural.blocks import Decoder, Encoder, Fusion
-from binaural.view_transform import ViewTransforms
+import binaural.models.attention
+from benchmarks.step_networks import Step
+from binaural.models.attention import BinauralCrossAttention
+from binaural.models.blocks import Decoder, Encoder, Fusion
+from binaural.models.view_transform import ViewTransforms
 
 PARTS = (
     "encoders",
@@ -36,7 +36,7 @@ _PART_OF: dict[type[nn.Module], str] = {
 
 
 class Clock:
-    """Seconds by part. Time belongs to the innermost part that is running."""
+    """Seconds by part; time counts for the innermost part that is running."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -44,23 +44,23 @@ class Clock:
         self._since = _now()
 
     def enter(self, part: str) -> None:
-        self._settle()
+        self._add_elapsed()
         self._running.append(part)
 
     def leave(self) -> None:
-        self._settle()
+        self._add_elapsed()
         self._running.pop()
 
-    def _settle(self) -> None:
+    def _add_elapsed(self) -> None:
         now = _now()
         self.seconds[self._running[-1]] += now - self._since
         self._since = now
 
 
 def measure_parts(step: Step, steps: int) -> dict[str, float]:
-    """Seconds by part in the median of some steps, each operation of the backward by the part it belongs to.
+    """Median seconds of each part over some steps; the backward of an operation counts for its part.
 
-    On a GPU the clock waits for the device between parts and between operations of the backward.
+    On a GPU the clock synchronises with the device between parts and between operations of the backward.
     """
     taken = [_measure(step) for _ in range(steps)]
     return {part: sorted(seconds[part] for seconds in taken)[steps // 2] for part in PARTS}
@@ -83,8 +83,8 @@ def _measure(step: Step) -> dict[str, float]:
     hooks += [module.register_forward_hook(leave) for module in modules]
     with ExitStack() as patches:
         for name in ("cross_attention", "packed_cross_attention"):
-            core = _timed(getattr(binaural.attention, name), "attention core", clock)
-            patches.enter_context(mock.patch.object(binaural.attention, name, core))
+            core = _timed(getattr(binaural.models.attention, name), "attention core", clock)
+            patches.enter_context(mock.patch.object(binaural.models.attention, name, core))
         pred = step.predict()
     total = _timed(step.compute_loss, "loss", clock)(pred)
     total.backward()
@@ -97,7 +97,7 @@ def _measure(step: Step) -> dict[str, float]:
 
 
 def _find_parts(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that are parts; what is inside of one belongs to it."""
+    """The modules that are parts; their submodules belong to them."""
     if isinstance(module, tuple(_PART_OF)):
         yield module
         return
@@ -124,8 +124,8 @@ def _timed(function: Callable[..., Any], part: str, clock: Clock) -> Callable[..
 
 
 def _watch(result: Any, before: set[Any], part: str, clock: Clock) -> None:
-    """Count the backward of all operations between `before` and `result` as `part`, but for those already
-    counted as another part."""
+    """Count the backward of all operations between `before` and `result` as `part`, except those that count
+    for another part already."""
     found: set[Any] = {x.grad_fn for x in _tensors((result,))} - before - {None}
     waiting: list[Any] = list(found)
     while waiting:

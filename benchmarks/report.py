@@ -1,4 +1,4 @@
-"""What a benchmark leaves in benchmarks/results/: a table to read and JSON to compare with."""
+"""Reports of benchmarks in benchmarks/results/: a Markdown table and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from binaural.files import write_atomically
+from binaural.atomic_files import write_atomically
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -36,7 +36,8 @@ def _heading(title: str, machine: Machine) -> str:
 
 
 class Report:
-    """A report that is written anew, and shown, with every section: stopped, a benchmark leaves what it has.
+    """A report that is rewritten and printed after every section, so that a stopped benchmark keeps its
+    results.
 
     Args:
         name, machine, title: as of `write_report`.

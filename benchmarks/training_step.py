@@ -21,7 +21,7 @@ from benchmarks.measure import Spread, interleave, ratio
 from benchmarks.memory import peak_memory
 from benchmarks.parts import PARTS, measure_parts
 from benchmarks.report import Report, table
-from benchmarks.systems import (
+from benchmarks.step_networks import (
     FAST_UNET,
     NAIVE_PLANE,
     NAIVE_TIME,
@@ -34,8 +34,8 @@ from benchmarks.systems import (
     Setting,
     Step,
 )
+from binaural.device import choose_precision
 from binaural.training.allocator import set_up_heap
-from binaural.training.optimisation import choose_precision
 
 FIRST = Problem(32, 128, 4)
 # By device. The second is large enough to fill a GPU.

@@ -7,19 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from binaural.attention import BinauralCrossAttention
     from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss
-    from binaural.networks import BinauralAttentionDepthNet, BinauralEncoder, UNet, load_network
-
-_MODULES = {
-    "AdaptiveBinauralAttentionLoss": "binaural.losses",
-    "BinauralAttentionDepthNet": "binaural.networks",
-    "BinauralAttentionLoss": "binaural.losses",
-    "BinauralCrossAttention": "binaural.attention",
-    "BinauralEncoder": "binaural.networks",
-    "UNet": "binaural.networks",
-    "load_network": "binaural.networks",
-}
+    from binaural.models import (
+        BinauralAttentionDepthNet,
+        BinauralCrossAttention,
+        BinauralEncoder,
+        UNet,
+        load_network,
+    )
 
 __all__ = [
     "AdaptiveBinauralAttentionLoss",
@@ -33,9 +28,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    module = "binaural.losses" if name.endswith("Loss") else "binaural.models"
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

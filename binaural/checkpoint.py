@@ -1,4 +1,4 @@
-"""A trained network with what it must be fed."""
+"""A trained network together with how its input is made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ import torch
 
 from binaural.data import NetworkInput
 from binaural.features import MAGNITUDE
-from binaural.networks import load_network
-from binaural.pretrained import CONFIG, Pretrained, read_config
+from binaural.models.loading import load_network
+from binaural.models.pretrained import CONFIG, WEIGHTS, Pretrained, read_config
 
 _KEYS = ("dataset", "image_size", "max_depth", "preprocessing")
 
@@ -23,12 +23,16 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Folder and kind of network, for people."""
+        """Folder and kind of network."""
         return f"{self.folder} ({type(self.network).__name__})"
 
 
 def load_checkpoint(folder: str | Path, device: torch.device) -> Checkpoint:
-    """The network that `train.py` saved in `folder` (a run's `best` or `last`), on `device`.
+    """The network that `train.py` saved in `folder`, on `device`.
+
+    Args:
+        folder: a run's folder, whose `best` is loaded, or its `best` or `last`.
+        device: for the network.
 
     Raises:
         FileNotFoundError: the folder holds no network.
@@ -36,6 +40,8 @@ def load_checkpoint(folder: str | Path, device: torch.device) -> Checkpoint:
             its input was made.
     """
     folder = Path(folder)
+    if not (folder / WEIGHTS).is_file() and (folder / "best" / WEIGHTS).is_file():
+        folder = folder / "best"
     network = load_network(folder)
     described = read_config(folder).get("input")
     if not isinstance(described, dict) or not set(_KEYS) <= described.keys():
@@ -44,7 +50,7 @@ def load_checkpoint(folder: str | Path, device: torch.device) -> Checkpoint:
             f"{', '.join(_KEYS)}, as train.py writes it"
         )
     try:
-        features = described.get("features", MAGNITUDE)  # what networks are fed with unless told otherwise
+        features = described.get("features", MAGNITUDE)  # the default of train.py
         network_input = NetworkInput(**{key: described[key] for key in _KEYS}, features=features)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG}, 'input': {error}") from error

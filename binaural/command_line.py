@@ -1,14 +1,14 @@
-"""What the commands share: types of their options, and the options that name data."""
+"""Option types, and the options that select data, shared by the commands."""
 
 import argparse
 import math
 from pathlib import Path
 
 from binaural.data import DATASETS
-from binaural.data.echoes import SPLITS
+from binaural.data.echo_dataset import SPLITS
 
 SIMULATED_DIR = "data/simulated"
-"""Where `train.py` simulates rooms unless told otherwise."""
+"""Default folder of the rooms that `train.py` simulates."""
 
 
 def positive_int(text: str) -> int:
@@ -45,17 +45,17 @@ def _number(text: str) -> float:
 def add_data_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add `--dataset`, `--dataset_dir`, `--split` and `--locations`; returns their group."""
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=tuple(DATASETS), help="default: the one trained on")
-    data.add_argument("--dataset_dir", help=f"its folder (default for simulated: {SIMULATED_DIR})")
-    data.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
+    data.add_argument("--dataset", choices=tuple(DATASETS), help="default: the training data set")
     data.add_argument(
-        "--locations", nargs="+", metavar="NAME", help="batvisionv2: only these, such as those held out"
+        "--dataset_dir", help=f"folder of the data set (default for simulated: {SIMULATED_DIR})"
     )
+    data.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
+    data.add_argument("--locations", nargs="+", metavar="NAME", help="batvisionv2: only these locations")
     return data
 
 
 def choose_data(options: argparse.Namespace, trained_on: str) -> tuple[str, str]:
-    """Data set and folder: what was given, or else what a network was trained on.
+    """Data set and folder: those of the options, by default those that the network was trained on.
 
     Raises:
         ValueError: there is no default for the folder.
@@ -64,7 +64,7 @@ def choose_data(options: argparse.Namespace, trained_on: str) -> tuple[str, str]
     dataset = options.dataset or trained_on
     folder = options.dataset_dir or (SIMULATED_DIR if dataset == "simulated" else None)
     if folder is None:
-        raise ValueError(f"{dataset} needs --dataset_dir, the folder that holds it")
+        raise ValueError(f"{dataset} needs --dataset_dir, the folder of the data set")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"--dataset_dir: there is no folder {folder}")
     return dataset, folder

@@ -1,10 +1,11 @@
-"""What the networks are trained to minimise."""
+"""Training losses."""
 
 import torch
 from torch import Tensor, nn
 
 from binaural.kernels.depth_loss import weighted_loss
 from binaural.kernels.depth_loss.checks import check_weight
+from binaural.kernels.dispatch.scalars import to_python
 
 # Where in the training, as a fraction of its epochs, the weight of a term rises from 0 to its full value.
 EDGE_RAMP = (0.1, 0.3)
@@ -12,7 +13,7 @@ SMOOTH_RAMP = (0.3, 0.4)
 
 
 class DepthLoss(nn.Module):
-    """What all losses share: `loss(output of a network in training mode, target, ...)` → total, terms.
+    """Base class: `loss(output of a network in training mode, target, ...)` → total, terms.
 
     The total [] has a gradient; the terms, without their weights, are detached and on the device, so that
     reading the loss never waits for it.
@@ -47,12 +48,12 @@ class MaskedL1Loss(DepthLoss):
 
 
 def valid_pixels(target: Tensor) -> Tensor:
-    """Where something was measured."""
+    """Mask of the pixels with a measurement: finite and above 0."""
     return torch.isfinite(target) & (target > 0)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask`; 0 where there is nothing. What is masked may be NaN or infinite."""
+    """Mean of `values` where `mask`; 0 if the mask is empty. Masked values may be NaN or infinite."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 
@@ -65,7 +66,7 @@ class BinauralAttentionLoss(DepthLoss):
         lambda_recon: weight of the mean absolute depth error.
         lambda_edge: weight of the mean absolute error of the Sobel gradient's magnitude.
         lambda_smooth: weight of the edge-aware smoothness.
-        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
+        backend: one of `binaural.kernels.BACKENDS`; None takes the best available for the tensors.
 
     Raises:
         TypeError: a weight that is not a number.
@@ -86,10 +87,10 @@ class BinauralAttentionLoss(DepthLoss):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.lambdas = {
-            "lambda_recon": lambda_recon,
-            "lambda_edge": lambda_edge,
-            "lambda_smooth": lambda_smooth,
+        self.lambdas: dict[str, float] = {
+            "lambda_recon": to_python(lambda_recon),
+            "lambda_edge": to_python(lambda_edge),
+            "lambda_smooth": to_python(lambda_smooth),
         }
         for name, weight in self.lambdas.items():
             check_weight(name, weight)

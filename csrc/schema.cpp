@@ -35,27 +35,10 @@ STABLE_TORCH_LIBRARY(binaural, m) {
   m.def(
       "batch_norm_relu_backward(Tensor? dy, Tensor? dpooled, Tensor x, Tensor weight, Tensor bias,"
       " Tensor mean, Tensor var, float eps) -> (Tensor dx, Tensor dweight, Tensor dbias)");
-  m.def(
-      "layer_norm_forward(Tensor x, Tensor weight, Tensor bias, float eps)"
-      " -> (Tensor y, Tensor mean, Tensor inverse)");
-  m.def(
-      "layer_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor inverse)"
-      " -> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("upsample_concat_forward(Tensor skip, Tensor below) -> Tensor joined");
   m.def("upsample_concat_backward(Tensor gradient, int height, int width) -> Tensor dbelow");
-  m.def("average_pool_forward(Tensor x, int height, int width) -> Tensor y");
-  m.def("average_pool_backward(Tensor gradient, int height, int width) -> Tensor dx");
   m.def("add_mirrored_forward(Tensor both) -> Tensor y");
   m.def("add_mirrored_backward(Tensor gradient) -> Tensor dboth");
-  m.def("mirror_weight_forward(Tensor weight, int first_part, ScalarType dtype) -> Tensor both");
-  m.def("mirror_weight_backward(Tensor gradient, int first_part) -> Tensor dweight");
-  m.def(
-      "stem_forward(Tensor padded, Tensor weight, Tensor norm_weight, Tensor norm_bias, float eps,"
-      " ScalarType dtype) -> (Tensor y, Tensor mean, Tensor var, Tensor moments)");
-  m.def(
-      "stem_backward(Tensor dy, Tensor padded, Tensor weight, Tensor norm_weight,"
-      " Tensor norm_bias, Tensor moments, float eps)"
-      " -> (Tensor dweight, Tensor dnorm_weight, Tensor dnorm_bias)");
   m.def("conv_weight_gradient(Tensor dy, Tensor x) -> Tensor dweight");
   m.def("release_memory() -> ()");
 }

@@ -17,9 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from binaural import evaluate, load_network, predict
+from binaural import load_network
 from binaural.data import BatVisionV2
+from binaural.evaluate import __main__ as evaluate
+from binaural.kernels.dispatch.backends import requested_backend
 from binaural.metrics import METRICS
+from binaural.predict import __main__ as predict
 from binaural.simulate import simulate_dataset
 from binaural.training.trainer import Trainer
 
@@ -221,6 +224,16 @@ def test_a_run_is_never_overwritten(rooms, whole_run):
     assert "there is a run at" in str(error.value.code)
 
 
+def test_the_kernel_backend_is_requested_for_the_whole_run(monkeypatch):
+    """The fused layers have no argument for it."""
+    requested = []
+    monkeypatch.setattr(train, "train", lambda *_: requested.append(requested_backend()))
+    train.main(["--device", "cpu", "--kernel_backend", "reference"])
+    train.main(["--device", "cpu"])
+    assert requested == ["reference", None]
+    assert requested_backend() is None
+
+
 def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit) as error:
@@ -232,11 +245,13 @@ def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--heads", "3"], "channels must be divisible by heads"),
         (["--device", "meta"], "--device meta"),
         (["--device", "cpu", "--kernel_backend", "cuda"], "backend 'cuda' cannot run cross_attention here"),
-        (["--batch_size", "19"], "batch_size is 19, but the training set has only 18"),
-        (["--accumulate", "5"], "accumulate is 5, but an epoch has 4 batches"),
+        (
+            ["--batch_size", "19"],
+            "--batch_size must be at most 18, the number of training samples, got 19",
+        ),
+        (["--accumulate", "5"], "--accumulate must be at most 4, the batches of an epoch, got 5"),
         (["--max_depth", "100"], r"audio_\d+\.wav: 20000 frames at 44.1 kHz, expected at least 25984"),
         (["--metric_threshold", "50"], "no depth map of the val split has a pixel deeper than 50 m"),
         (["--exclude_locations", "Attic"], "no location 'Attic'"),
@@ -274,9 +289,9 @@ def test_recordings_without_depth_are_counted(rooms, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more",
     [
-        ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step", "--no-channels_last"],
-        ["--precision", "bf16", "--accumulate", "2", "--scope", "plane", "--clip_gradient", "0"],
-        ["--similarity", "separate", "--max_lag", "3", "--ear_width", "0.63", "--num_workers", "2"],
+        ["--model", "unet", "--optimizer", "sgd", "--scheduler", "step"],
+        ["--precision", "bf16", "--accumulate", "2", "--clip_gradient", "0"],
+        ["--ear_width", "0.63", "--num_workers", "2"],
         ["--matching", "group_correlation", "--features", "magnitude", "ipd"],
         ["--matching", "concatenation", "--features", "gcc_phat", "--features_on", "device"],
         ["--features_on", "device", "--checkpoint_activations"],
@@ -336,7 +351,7 @@ def test_two_processes_are_stopped_and_one_goes_on(rooms, whole_run, tmp_path):
         key = "loss" if record["kind"] == "train" else "rmse"
         assert record[key] == pytest.approx(whole[key], rel=2e-3)
     out = run_to_end(*args, "--resume")
-    assert "going on in epoch 2" in out
+    assert "continuing in epoch 2" in out
     rmse, whole_rmse = (json.loads((r / "metrics.json").read_text())["rmse"] for r in (run, whole_run[0]))
     assert rmse == pytest.approx(whole_rmse, rel=0.02)
 

@@ -11,18 +11,18 @@ import torch
 
 from benchmarks.comparison.runs import Run
 from benchmarks.measure import Spread, interleave
+from binaural.atomic_files import write_json
 from binaural.checkpoint import load_checkpoint
-from binaural.evaluation.per_image import CONTROLS, MIRRORING, measure
-from binaural.evaluation.protocol import EvaluationSet, Protocol
+from binaural.data.loading import evaluation_loader
+from binaural.device import autocast, choose_device, choose_precision
+from binaural.evaluate.per_image import CONTROLS, MIRRORING, measure
+from binaural.evaluate.protocol import EvaluationSet, Protocol
 from binaural.features import CAMERA, channel_names
-from binaural.files import write_json
 from binaural.metrics import METRICS
-from binaural.precision import autocast
-from binaural.pretrained import WEIGHTS
-from binaural.training.batches import evaluation_loader
-from binaural.training.optimisation import choose_device, choose_precision, make_optimizer
+from binaural.models.pretrained import WEIGHTS
+from binaural.training.build import make_loss, make_network
+from binaural.training.optimisation import make_optimizer
 from binaural.training.run_folder import RunFolder
-from binaural.training.systems import make_loss, make_network
 
 _FILE = "comparison.json"
 
@@ -33,7 +33,7 @@ def measure_run(run: Run) -> dict[str, Any]:
     The seven metrics; and unless it sees, "left_muted", "right_muted" and "swapped" (against the mirrored
     truth), RMSE each, and the correlations of `MIRRORING`.
     """
-    # Of the weights, and of what is measured of them.
+    # A digest of the weights and of the measured figures.
     names = repr((METRICS, CONTROLS, MIRRORING)).encode()
     digest = hashlib.sha256((run.folder / "best" / WEIGHTS).read_bytes() + names).hexdigest()
     kept = run.folder / _FILE
@@ -53,15 +53,15 @@ def measure_run(run: Run) -> dict[str, Any]:
         preprocessing=options.preprocessing,
         threshold=options.metric_threshold,
     )
-    hears = not checkpoint.input.sees
+    has_ears = not checkpoint.input.sees
     batches = evaluation_loader(EvaluationSet(protocol, checkpoint.input), options.batch_size, 0)
     features = checkpoint.input.features
-    measured = measure(checkpoint.network, batches, protocol, device, features=features, controls=hears)
+    measured = measure(checkpoint.network, batches, protocol, device, features=features, controls=has_ears)
     counted = measured.counted
     figures = {"digest": digest, **_means(METRICS, measured.metrics[counted])}
     for name, values in measured.controls.items():
         figures[name] = _means(METRICS, values[counted])["rmse"]
-    if hears:
+    if has_ears:
         defined = np.isfinite(measured.mirroring).all(1)  # a constant prediction correlates with nothing
         figures |= _means(MIRRORING, measured.mirroring[defined])
     write_json(kept, figures)
@@ -85,7 +85,7 @@ def until(found: list[tuple[int, float]], rmse: float) -> int | None:
 
 
 def parameters(run: Run) -> int:
-    """Of the network, without a teacher."""
+    """Number of parameters of the network, without a teacher."""
     return sum(p.numel() for p in make_network(run.options).parameters())
 
 
@@ -104,13 +104,12 @@ def _step(run: Run) -> Callable[[], None]:
     options = run.options
     device = choose_device(options.device)
     precision, _why = choose_precision(options.precision, device)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = make_network(options).to(device).to(memory_format=layout)
+    network = make_network(options).to(device).to(memory_format=torch.channels_last)
     loss = make_loss(options, network).to(device)
     optimizer = make_optimizer(options.optimizer, network, options.learning_rate, options.weight_decay)
     batch, size = options.batch_size, options.image_size
     channels = len(channel_names(options.features))
-    heard = torch.rand(batch, channels, size, size, device=device).to(memory_format=layout)
+    inputs = torch.rand(batch, channels, size, size, device=device).to(memory_format=torch.channels_last)
     seen = [options.max_depth * torch.rand(batch, 1, size, size, device=device)]
     if run.system.taught:
         seen.append(torch.rand(batch, len(channel_names(CAMERA)), size, size, device=device))
@@ -118,7 +117,7 @@ def _step(run: Run) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(device, precision):
-            value = loss(network(heard), *seen)[0]
+            value = loss(network(inputs), *seen)[0]
         value.backward()
         optimizer.step()
 

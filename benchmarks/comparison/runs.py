@@ -1,4 +1,4 @@
-"""The training runs of a comparison: in parallel; what is done is not done again, the rest goes on."""
+"""The training runs of a comparison, in parallel; finished runs are kept and stopped ones resumed."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.comparison.systems import SYSTEMS, TEACHER, System
-from binaural.files import write_atomically
-from binaural.training.options import BEFORE_IT_WAS_AN_OPTION, CHANGEABLE, Options, parse_options
+from benchmarks.comparison.compared_systems import SYSTEMS, TEACHER, System
+from binaural.atomic_files import write_atomically
+from binaural.training.options import CHANGEABLE, OLDER_DEFAULTS, Options, parse_options
 
 ROOT = Path(__file__).resolve().parents[2]
 _LINES = 15  # of the log that an error shows
@@ -74,7 +74,7 @@ class Run:
         return parse_options(self.arguments)
 
     def check(self) -> None:
-        """Refuse what is in the folder from another comparison.
+        """Refuse a folder with a run of another comparison.
 
         Raises:
             ValueError: a run with other options; the text names them.
@@ -82,13 +82,13 @@ class Run:
         config = self.folder / "config.json"
         if not config.is_file():
             return
-        there = {**BEFORE_IT_WAS_AN_OPTION, **json.loads(config.read_text())}
+        there = {**OLDER_DEFAULTS, **json.loads(config.read_text())}
         for name, value in vars(self.options).items():
-            # Epochs may change when a run goes on; here they are what is compared.
+            # A resumed run may change its epochs; runs that are compared must have the same number.
             if (name not in CHANGEABLE or name == "nb_epochs") and there.get(name, value) != value:
                 raise ValueError(
-                    f"{self.folder} was made with {name} = {there[name]!r}, this comparison wants {value!r}; "
-                    "name another --runs_dir, or delete it"
+                    f"{self.folder} was made with {name} = {there[name]!r}, expected {value!r}: "
+                    "choose another --runs_dir, or delete it"
                 )
 
 
@@ -116,9 +116,9 @@ def train(run: Run, threads: int) -> None:
 
 
 def train_all(runs: Iterable[Run], jobs: int) -> None:
-    """Train what is not done, `jobs` at a time on as many threads together as there are cores.
+    """Train the unfinished runs, `jobs` at a time, on as many threads together as there are cores.
 
-    Teachers come before their students. The same call goes on from where one was stopped.
+    Teachers are trained before their students. Calling it again resumes stopped runs.
 
     Raises:
         ValueError: a folder holds a run of another comparison.
@@ -172,7 +172,7 @@ def shuffle_labels(dataset_dir: Path, shuffled: Path) -> Path:
                 shutil.copy(entry, place / entry.name)
         write_atomically(place / table.name, _shuffle_table(table.read_text()).encode())
     for entry in dataset_dir.iterdir():
-        if entry.is_file():  # what the simulation tells of itself
+        if entry.is_file():  # the simulation's own description
             shutil.copy(entry, shuffled / entry.name)
     return shuffled
 
@@ -182,7 +182,7 @@ def _shuffle_table(text: str) -> str:
     rows = list(DictReader(StringIO(text)))
     order = np.random.default_rng(0).permutation(len(rows))
     seen = [name for name in rows[0] if name.startswith(("depth", "camera"))]
-    # Neighbours in a random order: no row keeps its own.
+    # A cyclic shift of a random order: no row keeps its own label.
     moved = dict(zip(order, np.roll(order, 1), strict=True))
     shuffled = [row | {name: rows[moved[i]][name] for name in seen} for i, row in enumerate(rows)]
     out = StringIO(newline="")

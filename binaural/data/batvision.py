@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from binaural.data.echoes import (
+from binaural.data.echo_dataset import (
     RESAMPLED,
     EchoDataset,
     Preprocessing,
     Recording,
     check_names,
     check_root,
+    path_in_table,
     resolve,
 )
 from binaural.data.files import SAMPLE_RATE, read_ear, read_table, read_wav
 from binaural.data.front_end import make_front_end
-from binaural.data.spectrogram import OfficialSpectrogram
+from binaural.data.spectrogram import OfficialSpectrogram, check_official_length
 from binaural.features import CAMERA, MAGNITUDE
 
 SPEED_OF_SOUND = 343.0
@@ -48,7 +49,7 @@ class BatVisionV2(EchoDataset):
         blacklist: audio or depth files to leave out, as paths relative to `root`
             (`"Attic/audio/audio_12.wav"`).
         augment: vary each recording at random (`binaural.data.augmentation`).
-        features: what a network is fed with, names in `binaural.features.FEATURES`.
+        features: input features, names in `binaural.features.FEATURES`.
         camera: items have the camera's picture too.
 
     Raises:
@@ -61,6 +62,7 @@ class BatVisionV2(EchoDataset):
     CAMERA_COLUMNS = ("camera path", "camera file name")
 
     LEAD_IN = 269  # 6.1 ms
+    ONSETS = (0.0059, 0.0075)  # seconds; in published and simulated recordings 0.00655 to 0.00703
 
     def __init__(
         self,
@@ -82,10 +84,13 @@ class BatVisionV2(EchoDataset):
         columns = self.COLUMNS + (self.CAMERA_COLUMNS if pictures else ())
         recordings = []
         for location in _select_locations(root, split, locations, exclude_locations):
-            for row in read_table(root / location / f"{split}.csv", columns):
-                audio = Path(row["audio path"], row["audio file name"])
-                depth = Path(row["depth path"], row["depth file name"])
-                picture = Path(*(row[name] for name in self.CAMERA_COLUMNS)) if pictures else None
+            table = root / location / f"{split}.csv"
+            for row in read_table(table, columns):
+                audio = path_in_table(root, table, row["audio path"], row["audio file name"])
+                depth = path_in_table(root, table, row["depth path"], row["depth file name"])
+                picture = None
+                if pictures:
+                    picture = path_in_table(root, table, *(row[name] for name in self.CAMERA_COLUMNS))
                 recordings.append(Recording(location, (audio,), depth, picture))
         super().__init__(
             resolve(root, recordings, blacklist),
@@ -101,9 +106,19 @@ class BatVisionV2(EchoDataset):
 
     @classmethod
     def frames_to(cls, max_depth: float, preprocessing: Preprocessing) -> int:
-        """Samples from a recording's beginning to the echo from `max_depth` metres."""
+        """Samples from a recording's beginning to the echo from `max_depth` metres.
+
+        Raises:
+            ValueError: they are fewer than the official preprocessing needs.
+        """
         if preprocessing == "official":
-            return int(2 * max_depth / 340 * SAMPLE_RATE)
+            frames = int(2 * max_depth / 340 * SAMPLE_RATE)
+            if frames < OfficialSpectrogram.MIN_SAMPLES:
+                raise ValueError(
+                    f"max_depth={max_depth:g}: {frames} samples, expected at least "
+                    f"{OfficialSpectrogram.MIN_SAMPLES} (1 m) with the official preprocessing"
+                )
+            return frames
         return cls.LEAD_IN + ceil(2 * max_depth / SPEED_OF_SOUND * SAMPLE_RATE)
 
     def read_recording(self, index: int) -> Tensor:
@@ -111,7 +126,9 @@ class BatVisionV2(EchoDataset):
 
     def _read_waveform(self, index: int) -> Tensor:
         if isinstance(self.front_end, OfficialSpectrogram):
-            return self._read_frames(index, self.frames)
+            waveform = self._read_frames(index, self.frames)
+            check_official_length(waveform, self.recordings[index].audio[0])
+            return waveform
         waveform = self._read_frames(index, self.front_end.num_samples)
         if waveform.shape[1] < self.frames:
             raise ValueError(
@@ -146,7 +163,7 @@ class BatVisionV1(EchoDataset):
             long as the first. `"preset"` is `V1_CROP` for the default preprocessing and None for the
             official one.
         augment: vary each recording at random (`binaural.data.augmentation`).
-        features: what a network is fed with, names in `binaural.features.SOUND`.
+        features: input features, names in `binaural.features.SOUND`.
         camera: must be False; the camera's pictures of this data set are not read.
 
     Raises:
@@ -158,6 +175,7 @@ class BatVisionV1(EchoDataset):
     COLUMNS = ("depth path", "audio path left", "audio path right")
 
     LEAD_IN = 980  # about: what its users report
+    ONSETS = None  # not known precisely
 
     def __init__(
         self,
@@ -176,12 +194,11 @@ class BatVisionV1(EchoDataset):
         if camera or tuple(features) == CAMERA:
             raise ValueError("camera pictures are read from BatVision V2 and simulated rooms, not from V1")
         root = check_root(root, split)
-        recordings = [
-            Recording(
-                "", (Path(row["audio path left"]), Path(row["audio path right"])), Path(row["depth path"])
-            )
-            for row in read_table(root / f"{split}.csv", self.COLUMNS)
-        ]
+        table = root / f"{split}.csv"
+        recordings = []
+        for row in read_table(table, self.COLUMNS):
+            depth, *ears = (path_in_table(root, table, row[column]) for column in self.COLUMNS)
+            recordings.append(Recording("", tuple(ears), depth))
         super().__init__(
             resolve(root, recordings, blacklist),
             max_depth=max_depth,
@@ -223,7 +240,10 @@ class BatVisionV1(EchoDataset):
             path = self.recordings[index].audio[0]
             expected = "as many as the first recording" if self.whole else f"crop={self.crop}"
             raise ValueError(f"{path}: {samples} samples, expected {stop} ({expected})")
-        return recording[:, start:stop]
+        waveform = recording[:, start:stop]
+        if isinstance(self.front_end, OfficialSpectrogram):
+            check_official_length(waveform, self.recordings[index].audio[0])
+        return waveform
 
 
 def _select_locations(

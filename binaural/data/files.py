@@ -1,28 +1,34 @@
-"""Readers of the files of a data set: CSV tables, WAV recordings, NumPy arrays.
+"""Readers of the files of a data set: CSV tables and recordings as WAV files or NumPy arrays.
 
-Each refuses what it cannot read with an error that names the file and says what was expected. Loading
-never executes code: pickled arrays are refused.
+Each reader raises one error that names the file and says what was expected, whatever the file holds. Loading
+never executes code, and memory does not grow with what a header claims.
 """
 
 import csv
-import os
-import struct
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-import torchaudio.transforms
 from torch import Tensor
 
-SAMPLE_RATE = 44100
-"""Sample rate in Hz that every recording is brought to."""
+from binaural.data.arrays import read_array
+from binaural.data.resampling import RATES, SAMPLE_RATE, frames_needed, resample
+from binaural.data.wav_header import open_wav
+
+__all__ = ["SAMPLE_RATE", "read_array", "read_ear", "read_table", "read_wav"]
+
+MAX_FRAMES = 1 << 26
+"""Frames of the longest recording that is read whole: 25 minutes at 44.1 kHz."""
+
+_MAX_BLOCK = 16  # bytes of a stereo frame of the widest samples, float64
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file with a header line, as dictionaries of the named columns.
+
+    Rows without any value, as spreadsheets leave them at the end, are skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -41,6 +47,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 )
             rows = []
             for row in reader:
+                if not any(value.strip() for value in row.values() if isinstance(value, str)):
+                    continue
                 blank = [name for name in columns if not row[name]]
                 if blank:
                     raise ValueError(f"{path}, line {reader.line_num}: no value in the columns {blank}")
@@ -60,26 +68,36 @@ def read_wav(path: Path, frames: int | None) -> tuple[Tensor, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a WAV file, truncated, not stereo, no frames, or a sample that is not finite.
+        ValueError: not a WAV file, truncated, not stereo, no frames, longer than `MAX_FRAMES` where it is
+            read whole, a sample rate outside `RATES`, or samples that are not finite or not scaled to 1.
     """
+    limit = _MAX_BLOCK * (MAX_FRAMES if frames is None else frames_needed(frames, RATES[1]))
+    source = open_wav(path, limit)
     try:
-        _check_riff_length(path)
         # soundfile scales integer PCM of any width by its full scale.
-        with soundfile.SoundFile(path) as file:
-            rate, channels = file.samplerate, file.channels
-            if channels != 2:
-                raise ValueError(f"{path}: {channels} channel(s), expected 2 (left ear, right ear)")
-            wanted = -1 if frames is None or rate != SAMPLE_RATE else frames
-            samples = file.read(wanted, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(source) as file:
+            rate = file.samplerate
+            if file.channels != 2:
+                raise ValueError(f"{path}: {file.channels} channel(s), expected 2 (left ear, right ear)")
+            if not RATES[0] <= rate <= RATES[1]:
+                raise ValueError(f"{path}: sample rate {rate} Hz, expected {RATES[0]} to {RATES[1]} Hz")
+            if frames is None and file.frames > MAX_FRAMES:
+                raise ValueError(f"{path}: {file.frames} frames, expected at most {MAX_FRAMES}")
+            wanted = file.frames if frames is None else frames_needed(frames, rate)
+            samples = file.read(min(wanted, file.frames), dtype="float32", always_2d=True)
+            floating = file.subtype in ("FLOAT", "DOUBLE")
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path}: not a readable WAV file ({error.error_string})") from error
+    except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable WAV file ({error})") from error
     if len(samples) == 0:
         raise ValueError(f"{path}: no frames, expected a recording")
-    waveform = torch.from_numpy(samples.T.copy())
-    _check_finite(waveform, path)
+    _check_finite(samples, path)
+    if floating:
+        _check_full_scale(samples, path)
     if rate != SAMPLE_RATE:
-        waveform = _resampler(rate)(waveform)[:, :frames]
-    return waveform, rate
+        samples = resample(samples, rate)
+    return torch.from_numpy(samples[:frames].T.copy()), rate
 
 
 def read_ear(path: Path, *, scale_integers: bool) -> Tensor:
@@ -90,59 +108,35 @@ def read_ear(path: Path, *, scale_integers: bool) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an array file, pickled, not 1-D, not numeric, empty, or a sample that is not finite.
+        ValueError: not an array file, pickled, not 1-D, not numeric, empty, longer than `MAX_FRAMES`, or a
+            sample that is not finite.
     """
     samples = read_array(path)
-    if samples.ndim != 1 or samples.size == 0:
-        raise ValueError(f"{path}: shape {samples.shape}, expected the samples of one ear [T]")
-    waveform = torch.from_numpy(samples.astype(np.float32))
+    if samples.ndim != 1 or not 0 < samples.size <= MAX_FRAMES:
+        raise ValueError(
+            f"{path}: shape {samples.shape}, expected the samples of one ear [T], at most {MAX_FRAMES}"
+        )
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused below
+        converted = samples.astype(np.float32)
+    _check_finite(converted, path)
+    waveform = torch.from_numpy(converted)
     if scale_integers and np.issubdtype(samples.dtype, np.signedinteger):
         waveform /= float(np.iinfo(samples.dtype).max) + 1.0
-    _check_finite(waveform, path)
     return waveform
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The array of real numbers in a `.npy` file, memory-mapped read-only.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a `.npy` file, truncated, pickled, or not of an integer or floating type.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a readable .npy array ({error}); expected numbers saved by numpy.save, "
-            "pickled objects are refused"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: an archive of arrays, expected one array saved by numpy.save")
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        raise ValueError(f"{path}: type {array.dtype}, expected integers or floats")
-    return array
-
-
-def _check_riff_length(path: Path) -> None:
-    # libsndfile shortens a truncated recording without a word; the length in the RIFF header tells.
-    with open(path, "rb") as file:
-        head = file.read(8)
-        size = os.fstat(file.fileno()).st_size
-    if len(head) == 8 and head[:4] == b"RIFF":
-        expected = struct.unpack("<I", head[4:])[0] + 8
-        streamed = expected == 0xFFFFFFFF + 8  # written to a pipe, length unknown
-        if size < expected and not streamed:
-            raise ValueError(f"{path}: truncated, {size} bytes where its header promises {expected}")
-
-
-def _check_finite(waveform: Tensor, path: Path) -> None:
-    if not torch.isfinite(waveform).all():
-        count = int((~torch.isfinite(waveform)).sum())
+def _check_finite(samples: np.ndarray, path: Path) -> None:
+    finite = np.isfinite(samples)
+    if not finite.all():
+        count = int((~finite).sum())
         raise ValueError(f"{path}: {count} samples are NaN or infinite, expected finite audio")
 
 
-@lru_cache(maxsize=8)
-def _resampler(rate: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
+def _check_full_scale(samples: np.ndarray, path: Path) -> None:
+    """Refuse floats that are integers' values, such as -32768 to 32767: they would saturate every input."""
+    peak = float(np.abs(samples).max())
+    if peak > 64 or (peak > 1 and np.array_equal(samples, np.rint(samples))):
+        raise ValueError(
+            f"{path}: floating samples up to {peak:g}, expected full scale at 1; divide them by the "
+            "full scale of their integers (32768 for 16 bits), or save them as integers"
+        )

@@ -1,4 +1,4 @@
-"""From the waveform of both ears to what a network is fed with: modules for batches on any device.
+"""From the waveform of both ears to a network's input: modules for batches on any device.
 
 All have the columns of `LogSpectrogram`, which are range; what the rows are differs.
 """
@@ -21,7 +21,7 @@ class InterauralPhase(nn.Module):
 
     Input [..., 2, T] (left, right), output [..., 2, S, S]. The phase is that of the cross-spectrum
     X_left · conj(X_right), summed over the windows and frequency bins of a cell: positive where the left ear
-    leads. Where an ear hears nothing both are 0.
+    leads. Where an ear is silent both are 0.
     """
 
     def __init__(self, duration: int, image_size: int) -> None:
@@ -52,7 +52,7 @@ class Correlogram(nn.Module):
     time minus the left ear's, so that sound from the left is in the upper half of the indices; columns are
     time, one window of `WINDOW` samples round the middle of each. The S rows share the lags evenly. They are
     evaluated at least as densely as samples lie, between samples by Fourier interpolation, and a row shows
-    the largest of its own.
+    the largest of its lags.
 
     Source: Knapp and Carter, "The generalized correlation method for estimation of time delay", IEEE
     Transactions on Acoustics, Speech, and Signal Processing 24 (1976).
@@ -154,7 +154,7 @@ class FrontEnd(nn.Module):
 
     @property
     def spectrogram(self) -> LogSpectrogram | None:
-        """What makes the feature magnitude, if that is among the features."""
+        """The module of the feature magnitude, if that is among the features."""
         return next((m for m in self.modules() if isinstance(m, LogSpectrogram)), None)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -165,18 +165,18 @@ class FrontEnd(nn.Module):
 def make_front_end(
     features: Sequence[str], duration: int, image_size: int, preprocessing: str
 ) -> FrontEnd | OfficialSpectrogram:
-    """What turns waveforms [..., 2, T] into a network's input [..., C, S, S].
+    """The module from waveforms [..., 2, T] to a network's input [..., C, S, S].
 
-    For the camera's picture, which is not made of a waveform, it is that of `MAGNITUDE`: what one would hear.
+    The camera's picture is not made from a waveform; for it, this is the module of `MAGNITUDE`.
 
     Raises:
-        ValueError: features other than the magnitude with the official preprocessing, which knows no other.
+        ValueError: features other than the magnitude with the official preprocessing.
     """
-    heard = MAGNITUDE if tuple(features) == CAMERA else tuple(features)
+    names = MAGNITUDE if tuple(features) == CAMERA else tuple(features)
     if preprocessing == "official":
-        if heard != MAGNITUDE:
+        if names != MAGNITUDE:
             raise ValueError(
-                f"the official preprocessing knows the feature magnitude alone, got {', '.join(features)}"
+                f"the official preprocessing supports the feature magnitude alone, got {', '.join(features)}"
             )
         return OfficialSpectrogram(image_size)
-    return FrontEnd(heard, duration, image_size)
+    return FrontEnd(names, duration, image_size)

@@ -1,4 +1,4 @@
-"""A network's input, made of any recording as it was made in training."""
+"""A network's input from any recording, made as in its training."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from binaural.data.batvision import V1_CROP, BatVisionV2
-from binaural.data.echoes import Preprocessing
+from binaural.data.echo_dataset import Preprocessing
 from binaural.data.files import SAMPLE_RATE
 from binaural.data.front_end import make_front_end
-from binaural.data.named import DATASETS
+from binaural.data.registry import DATASETS
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram, TimeGrid
 from binaural.features import CAMERA, MAGNITUDE, check_features
 
@@ -18,19 +18,20 @@ from binaural.features import CAMERA, MAGNITUDE, check_features
 class NetworkInput:
     """Cuts whole recordings as the data set of a training run does and makes its features of them.
 
-    Recordings of another data set are moved in time, so that the chirp arrives where it did in training, and
-    what they lack before or behind is silence.
+    Recordings of another data set are shifted in time, so that the chirp arrives as in training; missing
+    samples at either end are zeros.
 
     Args:
         dataset: name of the training run's data set, in `binaural.data.DATASETS`.
         image_size: rows and columns of the input.
         max_depth: metres, the training run's.
         preprocessing: "default" or "official".
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        features: input features, names in `binaural.features.FEATURES`.
 
     Attributes:
         lead_in: samples before the chirp arrives, in the training run's recordings.
-        start: first sample of such a recording that the network hears.
+        onsets: earliest and latest onset of those recordings in seconds, as `EchoDataset.ONSETS`.
+        start: first sample of such a recording that the input covers.
         needed: samples from there that a recording must have to show the echo from `max_depth`; None for all.
         length: samples from there that the input covers; None for all.
 
@@ -54,7 +55,7 @@ class NetworkInput:
         self.max_depth, self.preprocessing = max_depth, preprocessing
         self.features = check_features(features)
         kind = DATASETS[dataset]
-        self.lead_in = kind.LEAD_IN
+        self.lead_in, self.onsets = kind.LEAD_IN, kind.ONSETS
         self.start = 0
         self.needed: int | None = None
         if issubclass(kind, BatVisionV2):
@@ -64,12 +65,12 @@ class NetworkInput:
         self.length = self.needed
         self.front_end = make_front_end(features, self.needed or 1, image_size, preprocessing)
         if preprocessing == "default" and issubclass(kind, BatVisionV2):
-            # It shows what follows, where version 1 shows silence.
+            # The last columns show the samples that follow; with version 1 they show zeros.
             self.length = self._grid.num_samples
 
     @property
     def sees(self) -> bool:
-        """The network is fed with the camera's pictures, and hears nothing."""
+        """The network's input is the camera's picture, without sound."""
         return self.features == CAMERA
 
     @property
@@ -96,7 +97,7 @@ class NetworkInput:
         return F.pad(recording, (0, self.length - recording.shape[1]))
 
     def first_sample(self, lead_in: int | None = None) -> int:
-        """Which sample of a recording with that lead-in the network hears first; negative: silence before."""
+        """First sample of the input in a recording with that lead-in; negative: zeros come first."""
         return self.start + (0 if lead_in is None else lead_in - self.lead_in)
 
     def check_length(self, recording: Tensor, name: object) -> None:
@@ -105,11 +106,12 @@ class NetworkInput:
         Raises:
             ValueError: naming it as `name`.
         """
-        needed = self.start + (self.needed or 1)
+        shortest = OfficialSpectrogram.MIN_SAMPLES if self.preprocessing == "official" else 1
+        needed = self.start + max(self.needed or 1, shortest)
         if recording.shape[1] < needed:
             raise ValueError(
                 f"{name}: {recording.shape[1]} samples at 44.1 kHz, expected at least {needed}, up to the "
-                f"echo from {self.max_depth:g} m, which the network was trained to hear"
+                f"echo from {self.max_depth:g} m, the network's max_depth"
             )
 
     def column_seconds(self, recording: Tensor | None = None) -> float:
@@ -118,14 +120,16 @@ class NetworkInput:
         With the default preprocessing that is hop × windows a column / sample rate.
 
         Args:
-            recording: [2, T], needed where the network hears recordings whole.
+            recording: [2, T], needed if the input covers whole recordings.
         """
         if self.preprocessing == "default":
             return self._grid.column / SAMPLE_RATE
         length = self.length
         if length is None:
             if recording is None:
-                raise ValueError("the network hears recordings whole: the time of a column depends on them")
+                raise ValueError(
+                    "the input covers whole recordings: the time of a column depends on their length"
+                )
             length = recording.shape[1]
         return length / self.image_size / SAMPLE_RATE
 

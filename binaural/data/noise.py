@@ -1,4 +1,4 @@
-"""What microphone noise adds to the cells of a spectrogram, without a waveform."""
+"""Microphone noise added to the cells of a spectrogram, without a waveform."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ _LENGTH = 16  # spectrograms of noise, side by side
 class CellNoise:
     """The power that white noise adds to cells of given power, with the texture of the real thing.
 
-    A cell's power |X + N|² is |X|² + |N|² + 2 Re(X N*), averaged over the cell. Here |N|² is cut at random
-    from a long spectrogram of noise, and so is the cross term, as it was with another noise in the place of
-    X, relative to that one's magnitude. So a cell of magnitude m (the square root of its mean power) with
-    noise of amplitude σ has the power m² + σ m cross + σ² own. It is never negative, its mean and spread are
-    those of noise on the waveform, and so is how neighbouring cells hang together; only the phase of X, which
-    a spectrogram does not have, is a stranger's.
+    A cell's power |X + N|² is |X|² + |N|² + 2 Re(X N*), averaged over the cell. Here |N|² is a random piece
+    of a long spectrogram of noise. So is the cross term: it was computed with another noise instead of X,
+    relative to the magnitude of that noise. A cell of magnitude m (the square root of its mean power) with
+    noise of amplitude σ thus has the power m² + σ m cross + σ² own, which is never negative. Mean, spread and
+    the correlation between neighbouring cells are those of noise on the waveform; only the phase of X, which
+    a spectrogram lacks, is replaced by that of another signal.
 
     Args:
         power: from waveforms [B, T] to the mean power of cells [B, S, S].

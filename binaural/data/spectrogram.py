@@ -80,7 +80,7 @@ class LogSpectrogram(nn.Module):
     FLOOR_DB = -90.0
 
     MAGNITUDE_DTYPE = torch.float16
-    """What holds the square root of `power`: 0.004 dB fine, and 0.02 dB at the floor."""
+    """Type that holds the square root of `power`: exact to 0.004 dB, and to 0.02 dB at the floor."""
 
     def __init__(self, duration: int, image_size: int, *, window: int = WINDOW) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class LogSpectrogram(nn.Module):
         return power.unflatten(-2, (size, -1)).unflatten(-1, (size, -1)).mean((-3, -1)) * self.gain
 
     def scale(self, power: Tensor) -> Tensor:
-        """What the network sees of the cells' power."""
+        """The network's input from the cells' power."""
         floor = 10 ** (self.FLOOR_DB / 10)
         return 1 - 10 * torch.log10(power + floor) / self.FLOOR_DB
 
@@ -128,6 +128,12 @@ class OfficialSpectrogram(nn.Module):
     Source: Brunetto et al., "The Audio-Visual BatVision Dataset for Research on Sight and Sound", IROS 2023.
     """
 
+    MIN_SAMPLES = 257
+    """Shortest waveform: its 256 samples of padding on either side are a reflection of it."""
+
+    MAGNITUDE_DTYPE = torch.float32
+    """Type that holds the square root of `power`: recordings of version 1 have no fixed full scale."""
+
     def __init__(self, image_size: int) -> None:
         super().__init__()
         if image_size < 1:
@@ -137,15 +143,12 @@ class OfficialSpectrogram(nn.Module):
             n_fft=512, win_length=WINDOW, hop_length=HOP, power=1.0
         )
 
-    MAGNITUDE_DTYPE = torch.float32
-    """What holds the square root of `power`: version 1's recordings have no fixed full scale."""
-
     def power(self, waveform: Tensor) -> Tensor:
         """The output squared, [..., T] → [..., image_size, image_size]."""
         return self(waveform).square()
 
     def scale(self, power: Tensor) -> Tensor:
-        """What the network sees of the cells' power."""
+        """The network's input from the cells' power."""
         return power.sqrt()
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -153,3 +156,16 @@ class OfficialSpectrogram(nn.Module):
         flat = magnitude.reshape(-1, 1, *magnitude.shape[-2:])
         resized = F.interpolate(flat, size=(self.image_size, self.image_size), mode="bilinear")
         return resized.reshape(*magnitude.shape[:-2], self.image_size, self.image_size)
+
+
+def check_official_length(waveform: Tensor, name: object) -> None:
+    """Refuse a waveform [..., T] that is too short for `OfficialSpectrogram`.
+
+    Raises:
+        ValueError: the message calls it `name`.
+    """
+    if waveform.shape[-1] < OfficialSpectrogram.MIN_SAMPLES:
+        raise ValueError(
+            f"{name}: {waveform.shape[-1]} samples at 44.1 kHz, expected at least "
+            f"{OfficialSpectrogram.MIN_SAMPLES} with the official preprocessing"
+        )

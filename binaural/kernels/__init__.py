@@ -1,15 +1,16 @@
-"""Fused operations for matching echoes between two ears, and the loss that trains on them.
+"""Fused operations: cross-attention between two ears, and the depth loss that networks are trained with.
 
-Every operation has one public function, a plain-PyTorch `reference` that defines it, and kernels that
-compute the same faster: C++ on the CPU, Triton and CUDA C++ on a GPU. `python -m binaural.kernels` tells which of
-them this machine can use.
+Every operation has one public function, a plain-PyTorch `reference` that defines it, and faster kernels: C++
+on the CPU, Triton and CUDA C++ on a GPU. `python -m binaural.kernels` lists what this machine can use. In the
+repository the operations are in the top-level folder kernels/, to which this package has links.
 """
 
-from binaural.kernels.dispatch.backends import available_backends, use_backend
 from binaural.kernels.cross_attention import cross_attention, packed_cross_attention
 from binaural.kernels.depth_loss import edge_aware_loss
+from binaural.kernels.dispatch.backends import BACKENDS, available_backends, use_backend
 
 __all__ = [
+    "BACKENDS",
     "available_backends",
     "cross_attention",
     "edge_aware_loss",

@@ -1,1 +1,1 @@
-"""Pictures of what networks hear and see."""
+"""Figures that several commands draw: training curves, predictions, depth maps."""

@@ -1,4 +1,4 @@
-"""What all pictures share."""
+"""Masking of unmeasured pixels, and saving of figures."""
 
 import io
 from pathlib import Path
@@ -8,17 +8,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from binaural.files import write_atomically
+from binaural.atomic_files import write_atomically
 
 
 def hide_unmeasured(values: Tensor, depths: Tensor) -> np.ma.MaskedArray:
-    """`values` without those where `depths`, of the same shape, is 0."""
+    """`values`, masked where `depths` (same shape, metres) has no measurement."""
     return np.ma.masked_array(values.numpy(), mask=(depths <= 0).numpy())
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    # The canvas is made here, without pyplot: no global state, no window, whatever MPLBACKEND says.
+    """Write a PNG file atomically."""
+    # Without pyplot: no global state, and no window, whatever MPLBACKEND is set to.
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)

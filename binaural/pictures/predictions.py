@@ -1,4 +1,4 @@
-"""Predictions beside the truth."""
+"""Predictions beside the true depth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from binaural.data import Echoes
-from binaural.evaluation.protocol import EvaluationSet
+from binaural.evaluate.protocol import EvaluationSet
 from binaural.features import CAMERA, channel_names
 from binaural.pictures.figures import hide_unmeasured, save_figure
 
@@ -21,13 +21,13 @@ _ROWS = 6
 def draw_predictions(
     path: Path, network: nn.Module, dataset: Echoes | EvaluationSet, device: torch.device
 ) -> None:
-    """A PNG with a few samples from all over the data set: what is heard, prediction, truth and error.
+    """Write a PNG with evenly spaced samples of the data set: input, prediction, true depth and error.
 
     Args:
-        path: of the PNG.
+        path: PNG file.
         network: in evaluation mode, on `device`.
-        dataset: whose samples are drawn; a pixel without a measurement is grey.
-        device: of the network.
+        dataset: the data set; pixels without a measurement are grey.
+        device: device of the network.
     """
     indices = torch.linspace(0, len(dataset) - 1, min(_ROWS, len(dataset))).round().long().tolist()
     samples = [dataset[index] for index in indices]
@@ -37,14 +37,14 @@ def draw_predictions(
 
 
 def _shown(inputs: Tensor, features: Sequence[str]) -> dict[str, Any]:
-    """Of inputs [B, C, S, S] the first two channels, or the camera's picture: batches by their titles."""
+    """The first two channels of inputs [B, C, S, S], or the camera's picture, by title."""
     if tuple(features) == CAMERA:
         return {"camera": inputs.permute(0, 2, 3, 1).numpy()}
     return {name: inputs[:, channel].numpy() for channel, name in enumerate(channel_names(features)[:2])}
 
 
 def _draw_rows(path: Path, inputs: dict[str, Any], predictions: Tensor, depths: Tensor) -> None:
-    """One row a sample of inputs by their titles, predictions and depths [B, 1, H, W], metres."""
+    """One row per sample: inputs by title, predictions and true depths [B, 1, H, W], metres."""
     rows = len(predictions)
     truth = hide_unmeasured(depths, depths)
     error = hide_unmeasured((predictions - depths).abs(), depths)

@@ -6,22 +6,22 @@ import argparse
 import inspect
 import signal
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import FrameType
 
 from binaural.simulate.dataset import simulate_dataset
 
 DESCRIPTION = """\
-Simulate what a binaural rig hears and sees in rooms, and write it in BatVision V2's layout
-(<root>/Simulated/{train,val,test}.csv, audio/, camera/, depth/), so that whatever reads BatVision V2
-reads it too.
+Simulate the recordings, depth maps and pictures of a binaural rig in rooms, and write them in BatVision V2's
+layout (<root>/Simulated/{train,val,test}.csv, audio/, camera/, depth/).
 
 Each recording is made in a room of its own, 3 to 12 m wide and furnished at random: a 3 ms sweep, its
 echoes at the ears of a dummy head (mirror and diffuse reflections, reverberation, noise), and the depth map
 and picture of a camera beside them, with the gaps that a real depth camera leaves.
 
 The same options give the same bytes on one machine, however many workers share the work. It may be stopped
-at any moment: the same command goes on from there, and <root> appears when it is complete.
+at any moment: the same command continues, and <root> appears when it is complete.
 """
 
 EPILOG = """\
@@ -30,7 +30,7 @@ examples:
   python -m binaural.simulate data/more --rooms_train 8000 --seed 1
   python -m binaural.simulate data/flat --mesh scan.glb    places in your own scan, in metres
   python -m binaural.simulate --report report.png --real BatVisionV2
-                                                           how near to a real recording it comes
+                                                           simulated beside real recordings
 """
 
 
@@ -98,10 +98,23 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)  # as an exception, so that the workers are ended too
+    previous = signal.signal(signal.SIGTERM, _stop)  # as an exception, so that the workers are ended too
+    try:
+        return run(options)
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Simulate, and draw the report that was asked for; returns the exit status."""
     try:
         if (options.report is None) != (options.real is None):
             raise ValueError("--report and --real: give both or neither")
+        if options.report is not None:
+            # Only here, because drawing is slow to import.
+            from binaural.simulate.realism import check_report, draw_report
+
+            check_report(options.real, options.report)
         root = simulate_dataset(
             options.root,
             rooms_train=options.rooms_train,
@@ -114,15 +127,19 @@ def main(argv: list[str] | None = None) -> int:
             progress=not options.no_progress,
         )
         if options.report is not None:
-            # Only here, because drawing is slow to import.
-            from binaural.simulate.report import draw_report
-
             draw_report(root, options.real, options.report)
+    except BrokenProcessPool:
+        print(
+            "error: a worker process was killed, for lack of memory for instance; the same command, "
+            "with fewer --workers, continues from here",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         return 130
     print(options.report or root)
     return 0

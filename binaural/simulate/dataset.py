@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from binaural.simulate import camera, echoes
+from binaural.simulate import depth_camera, echo_paths
 from binaural.simulate.constants import SAMPLE_RATE
 from binaural.simulate.mesh import load_mesh, random_mesh_pose
 from binaural.simulate.rooms import random_pose, random_room
@@ -81,7 +82,7 @@ def simulate_dataset(
 
     The same arguments give the same bytes, whatever the number of workers and however often the work was
     interrupted. It is done in `<root>.partial`, which becomes root when it is complete; a call after an
-    interruption goes on where the last one stopped, and a call for what is complete returns at once. Two
+    interruption continues where the last one stopped, and a call for a complete data set returns at once. Two
     processes may call at the same time: one works, the other waits.
 
     Args:
@@ -103,15 +104,19 @@ def simulate_dataset(
         ValueError: a bad argument, or a mesh in which no place for a sensor can be found.
         FileNotFoundError: no such mesh.
         FileExistsError: root or `<root>.partial` holds something else.
+        OSError: root cannot be replaced, such as the mount point of a volume, or cannot be written; this is
+            known before any room is simulated.
     """
-    root = Path(root)
+    given, root = Path(root), Path(root).resolve()  # a link to a folder stays, its folder is filled
     parameters = _checked(rooms_train, rooms_val, rooms_test, seed, depth_width, workers, mesh)
     _refuse_other_content(root, parameters)
+    _check_ray_casting()
     root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root.parent):
         if _refuse_other_content(root, parameters):
-            return root
+            return given
         partial = root.with_name(root.name + ".partial")
+        _remove_empty(root)
         _prepare(partial, parameters)
         missing = [
             index
@@ -128,12 +133,10 @@ def simulate_dataset(
             unit="room",
             disable=not progress,
         ) as bar:
-            for _ in _simulate_all(work, missing, workers or _cores()):
+            for _ in _simulate_all(work, missing, workers or available_cores()):
                 bar.update()
-        if root.is_dir():
-            root.rmdir()  # empty, or it would have been refused
         os.replace(partial, root)
-    return root
+    return given
 
 
 def _checked(
@@ -176,6 +179,25 @@ def _refuse_other_content(root: Path, parameters: Parameters) -> bool:
         return False
     _check_manifest(manifest, parameters)
     return True
+
+
+def _remove_empty(root: Path) -> None:
+    """Remove an empty root before the work: if that fails, the finished data set could not replace it."""
+    try:
+        if root.is_dir():
+            root.rmdir()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: a data set is built beside its folder and moved there, which a mount "
+            f"point does not allow; name a folder in it, such as {root / 'simulated'}",
+            str(root),
+        ) from error
+
+
+def _check_ray_casting() -> None:
+    if find_spec("embreex") is None:
+        raise ValueError("simulating needs embreex, which is not installed: pip install embreex")
 
 
 def _check_manifest(manifest: Path, parameters: Parameters) -> None:
@@ -256,23 +278,23 @@ class Recording:
 def simulate_recording(
     scene: Scene, pose: Pose, rng: np.random.Generator, depth_width: int = DEPTH_WIDTH
 ) -> Recording:
-    """What the rig's microphones and camera record at a pose."""
-    sound = echoes.record(scene, pose, rng)
+    """The recording of the rig's microphones and camera at a pose."""
+    sound = echo_paths.record(scene, pose, rng)
     # 24 bits in a 32-bit container, as the real rig writes them.
     audio = np.rint(sound.T.astype(np.float64) * (2**23 - 1)).astype(np.int32) << 8
     size = depth_width, depth_width * 9 // 16
-    depth, triangle = camera.look(scene, pose, *size)
+    depth, triangle = depth_camera.look(scene, pose, *size)
     return Recording(
         audio,
-        camera.measured_depth(scene, pose, depth, triangle, rng),
-        camera.picture(scene, pose, depth, triangle, rng),
+        depth_camera.measured_depth(scene, pose, depth, triangle, rng),
+        depth_camera.picture(scene, pose, depth, triangle, rng),
     )
 
 
 def random_place(
     parameters: Parameters, index: int, mesh: Path | None
 ) -> tuple[Scene, Pose, np.random.Generator]:
-    """Scene and pose of recording number index, and the generator that goes on from there.
+    """Scene and pose of recording number index, and the generator for the rest of the recording.
 
     The stream depends on seed, split and position in the split alone: a data set with more training
     rooms has the same test rooms.
@@ -287,7 +309,9 @@ def random_place(
         scene = _mesh_scene(mesh, parameters.seed)
         pose = random_mesh_pose(scene, rng)
         if pose is None:
-            raise ValueError(f"mesh {mesh}: found no place where a sensor touches nothing and sees something")
+            raise ValueError(
+                f"mesh {mesh}: found no place for a sensor: free of contact and in view of a surface"
+            )
         return scene, pose, rng
     while True:  # a room so crowded that nothing fits is rare: draw another
         scene, boxes = random_room(rng)
@@ -369,5 +393,7 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def available_cores() -> int:
+    """Cores that this process may use; all cores where the system does not tell (macOS)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

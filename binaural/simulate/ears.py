@@ -39,10 +39,10 @@ class Ears:
         grid = np.stack([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)], axis=-1)
         self._nearest = cKDTree(self.directions).query(grid)[1]
         # Nothing was measured below -40 degrees, and straight down all azimuths are equally near: take the
-        # one ahead, which hears the floor below alike in both ears.
+        # one ahead, where sound from the floor below is equal in both ears.
         self._nearest[0] = self._nearest[1, 180]
         mirrored = self.nearest(self.directions * [1, -1, 1])
-        # Counted from when sound from straight ahead begins to be heard.
+        # Counted from the arrival of sound from straight ahead.
         onset -= onset[self.nearest(np.array([[1.0, 0.0, 0.0]]))] + lead
         self.onset = np.stack([onset, onset[mirrored]])
         self.response = np.stack([left, left[mirrored]])

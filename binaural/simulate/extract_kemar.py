@@ -1,4 +1,4 @@
-"""Make ``kemar.npz``, the compact head-related impulse responses that the simulation hears through.
+"""Make ``kemar.npz``, the compact head-related impulse responses of the simulation's ears.
 
     pip download --no-deps slab
     python -m binaural.simulate.extract_kemar slab-1.8.2-py3-none-any.whl

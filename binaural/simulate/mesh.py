@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
 from binaural.simulate.rooms import MAX_TRIES, SENSOR_HEIGHT, sees_something
 from binaural.simulate.scene import CLEARANCE, Pose, Rectangles, Scene, Surfaces, clearance
@@ -23,6 +22,8 @@ def load_mesh(path: Path, rng: np.random.Generator) -> Scene:
         FileNotFoundError, ValueError: the file is missing, unreadable, empty, or smaller than a sensor
         with room round it (so probably not in metres).
     """
+    import trimesh  # slow, and needed for mesh files alone
+
     if not path.is_file():
         raise FileNotFoundError(f"mesh {path}: no such file")
     try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from embreex.rtcore_scene import EmbreeScene
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -44,7 +46,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What the S flat pieces of a scene are made of, one entry each.
+    """Materials of the S flat pieces of a scene, one entry each.
 
     absorption [S]: share of the sound energy that is lost at about 1 kHz. scattering [S]: share of the
     reflected energy that leaves in all directions (Lambert). albedo [S, 3]: colour. texture [S]: contrast
@@ -124,6 +126,10 @@ class Scene:
 
     @cached_property
     def _embree(self) -> EmbreeScene:
+        # Here, so that training and prediction, which cast no rays, work where embree has no wheel.
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
         embree = EmbreeScene()
         TriangleMesh(embree, self.triangles.astype(np.float32))
         return embree

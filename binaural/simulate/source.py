@@ -1,4 +1,4 @@
-"""What is emitted and what the equipment adds: the sweep, the rig's response, microphone noise."""
+"""The emitted signal and the equipment: the sweep, the rig's response, microphone noise."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def microphone_noise(rng: np.random.Generator) -> NDArray[np.float32]:
 
 @cache
 def rig_reflections() -> tuple[Floats, Floats, Floats]:
-    """What the rig itself sends to the ears: the direct leak, then its stand, table and housings.
+    """Arrivals from the rig itself: the direct leak, then its stand, table and housings.
 
     Returns:
         delay [K] in seconds after the leak (which comes first, at 0), amplitude [K] relative to it, and

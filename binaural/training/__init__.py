@@ -1,1 +1,1 @@
-"""What `train.py` is made of: options, batches, checkpoints, the log and the pictures."""
+"""Parts of `train.py`: options, batches, optimiser, run folder, several processes."""

@@ -1,4 +1,4 @@
-"""Memory for time: blocks that keep their input only, and compute again what their backward pass needs."""
+"""Activation checkpointing: blocks keep only their input and recompute activations in the backward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from binaural.blocks import DoubleConv, Fusion
+from binaural.models.blocks import DoubleConv, Fusion
 
 
 def checkpoint_activations(network: nn.Module) -> None:
-    """Make each `DoubleConv` and `Fusion` forget its activations and compute them again in the backward pass.
+    """Recompute the activations of each `DoubleConv` and `Fusion` in the backward pass.
 
-    The result is the same to the bit; running statistics of batch norms count each batch once.
+    The results have the same bits; running statistics of batch norms are updated once per batch.
 
     Raises:
         ValueError: the network has no such blocks.
@@ -41,14 +41,15 @@ def _checkpointed(block: nn.Module, compute: Callable[..., Any], *inputs: Any, *
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first computation and around the second."""
+    """Context managers for the first computation and for the recomputation."""
     return nullcontext(), _statistics_kept(block)
 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms count each batch once, though they compute it twice."""
+    """Keep the running statistics of batch norms unchanged during the recomputation."""
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [norm for norm in norms if norm.num_batches_tracked is not None]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0  # running = 1 · running + 0 · new

@@ -4,15 +4,14 @@ So a run that was stopped in the middle of an epoch goes on as if it had not bee
 loading processes.
 """
 
-import signal
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from binaural.data import Echoes
+from binaural.data.loading import ignore_signals
 
 Key = tuple[int, int]  # epoch, index in the data set
 
@@ -27,14 +26,9 @@ class EpochBatches(Sampler[list[Key]]):
         batch_size: samples in a batch, of all processes together.
         seed: with the epoch, it decides the order.
         rank, count: which of how many processes this one is.
-
-    Raises:
-        ValueError: there are fewer samples than one batch needs.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, count: int = 1) -> None:
-        if size < batch_size:
-            raise ValueError(f"batch_size is {batch_size}, but the training set has only {size} samples")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         share = batch_size // count
         self.share = slice(rank * share, (rank + 1) * share)
@@ -62,6 +56,22 @@ class EpochBatches(Sampler[list[Key]]):
         return torch.randperm(self.size, generator=generator).tolist()
 
 
+def steps_per_epoch(size: int, batch_size: int, accumulate: int = 1) -> int:
+    """Steps of an epoch of `size` samples; samples that do not fill another step are left out.
+
+    Raises:
+        ValueError: there are not enough samples for one step.
+    """
+    if batch_size > size:
+        raise ValueError(
+            f"batch_size must be at most {size}, the number of training samples, got {batch_size}"
+        )
+    batches = size // batch_size
+    if accumulate > batches:
+        raise ValueError(f"accumulate must be at most {batches}, the batches of an epoch, got {accumulate}")
+    return batches // accumulate
+
+
 class SeededItems(Dataset[tuple[Tensor, ...]]):
     """A data set whose random variation of an item is decided by seed, epoch and index."""
 
@@ -86,28 +96,9 @@ def training_loader(
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=ignore_signals,
     )
     return loader, batches
-
-
-def evaluation_loader(
-    dataset: Dataset[Any], batch_size: int, num_workers: int
-) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader of all samples, in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and torchrun reach a run's loading processes too, which the run still needs to stop in order."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _mix(*numbers: int) -> int:

@@ -1,4 +1,4 @@
-"""The losses of recent steps, kept on the device and looked at once in a while."""
+"""The losses of recent steps, kept on the device and copied to the host once per logging interval."""
 
 import math
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class StepLosses:
-    """Collects loss and terms of each step; reading them is the loop's only wait for the device.
+    """Collects loss and terms of each step; `take` is the only synchronisation with the device in the loop.
 
     Args:
-        terms: names of the loss's terms.
-        device: where the losses are.
-        interval: most steps between two looks.
+        terms: names of the terms of the loss.
+        device: device of the losses.
+        interval: maximum number of steps between two calls of `take`.
     """
 
     def __init__(self, terms: tuple[str, ...], device: torch.device, interval: int) -> None:
@@ -21,13 +21,13 @@ class StepLosses:
         self._count = 0
 
     def add(self, total: Tensor, terms: Tensor) -> None:
-        """A step's loss [] and its terms [K], without waiting for them."""
+        """Store the loss [] and its terms [K] of a step, without synchronisation."""
         self._losses[self._count, 0] = total.detach()
         self._losses[self._count, 1:] = terms
         self._count += 1
 
     def take(self) -> tuple[dict[str, float], int | None]:
-        """Means since the last look, and how many steps ago the first loss was not finite, or None."""
+        """Means since the last call, and how many steps ago the first non-finite loss occurred, or None."""
         losses = self._losses[: self._count].cpu().double()
         self._count = 0
         means = losses.mean(0).tolist() if len(losses) else [math.nan] * len(self._names)

@@ -1,4 +1,4 @@
-"""Batch norm over the samples of all processes, on CPUs as well as GPUs (torch's own is for GPUs alone)."""
+"""Batch norm over the samples of all ranks, on CPUs and GPUs (torch.nn.SyncBatchNorm needs GPUs)."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from torch.autograd.function import FunctionCtx
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose mean and variance are those of the batches of all processes together.
+    """`nn.BatchNorm2d` with the mean and variance over the batches of all ranks.
 
-    Every process must have as many samples of the same size. In evaluation mode there is no difference.
+    Every rank must have the same number of samples of the same size. In evaluation mode it is a plain batch
+    norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,14 +40,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batchnorm(network: nn.Module) -> None:
-    """Make every batch norm in `network` one over all processes; parameters and their names stay."""
+    """Turn every batch norm in `network` into one over all ranks; parameters keep their names."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # which has the same attributes
+            module.__class__ = SyncBatchNorm2d  # the same attributes
 
 
 class _AllGather(torch.autograd.Function):
-    """[...] → [processes, ...]; the gradient of a process's part is the sum over all processes."""
+    """[...] → [ranks, ...]; each rank keeps only its own gradient, summed over all ranks."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, own: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-// The CPU operators that add what two ears contribute, where the second half of the channels that
-// come out is what one sees in the mirror.
+// The CPU operators that add the maps of both ears, where the second half of the output's channels
+// is flipped along the width.
 #include "layers/maps.h"
 
 namespace binaural::layers {
@@ -33,8 +33,8 @@ Tensor add_mirrored_backward(Tensor gradient) {
     const Kernels<S>& run = kernels_for<S>();
     const int64_t size = dy.width * dy.channels, rows = dy.batch * dy.height;
     for_rows(rows, size, [&](int64_t row) {
-      run.part_mirrored(dy.data + row * size, dy.width, dy.channels, data_of<S>(dboth) + row * size,
-                        data_of<S>(dboth) + (rows + row) * size);
+      run.split_mirrored(dy.data + row * size, dy.width, dy.channels,
+                         data_of<S>(dboth) + row * size, data_of<S>(dboth) + (rows + row) * size);
     });
     return dboth;
   });

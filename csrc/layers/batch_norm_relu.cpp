@@ -1,5 +1,5 @@
-// The CPU operators of batch norm, ReLU and max-pooling: what they accept, what they allocate, and
-// how the work is shared out.
+// The CPU operators of batch norm, ReLU and max-pooling: they check the tensors, allocate the
+// results and distribute the work over threads.
 #include <cmath>
 #include <optional>
 #include <tuple>
@@ -13,7 +13,7 @@ namespace {
 
 using MaybeTensor = std::optional<Tensor>;
 
-// A map is worked off by pairs of rows, and these are shared out in parts.
+// The unit of work is a pair of rows, which max-pooling reduces to one; parts are runs of pairs.
 template <class S>
 struct Parts {
   explicit Parts(const Map<S>& map) : map(map), per_image((map.height + 1) / 2) {
@@ -22,8 +22,8 @@ struct Parts {
     grain = grain_of(map.pixels() * map.channels / count);
   }
 
-  // body(part, pair) for every pair of rows; those of one part one after the other, in order or in
-  // reverse, which finds what the pass before read last in the cache.
+  // Calls body(part, pair) for all pairs; those of one part one after the other, in order or in
+  // reverse. A reverse pass after a forward one finds the last pairs still in the cache.
   template <class Body>
   void run(bool reverse, Body body) const {
     torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
@@ -36,13 +36,13 @@ struct Parts {
   }
 
   int64_t first_row(int64_t pair) const { return pair % per_image * 2; }
-  // Rows of the pair: the last of an image may be alone.
+  // Rows of the pair: 1 for the last of an image of odd height.
   int64_t rows(int64_t pair) const { return std::min<int64_t>(2, map.height - first_row(pair)); }
-  // Of the first pixel among all of the batch.
+  // Index of the pair's first pixel, counted over the batch.
   int64_t pixel(int64_t pair) const {
     return (pair / per_image * map.height + first_row(pair)) * map.width;
   }
-  // Of the first pixel of the pooled row, likewise.
+  // Index of the first pixel of its pooled row, counted over the pooled batch.
   int64_t pooled(int64_t pair) const {
     return (pair / per_image * (map.height / 2) + pair % per_image) * (map.width / 2);
   }
@@ -51,7 +51,7 @@ struct Parts {
   int64_t per_image, pairs, count, grain;
 };
 
-// Where fewer numbers than channels belong to these, channels c, c + norms, ... share the c-th.
+// One value per channel from one per norm: channels c, c + norms, ... share the c-th norm.
 template <class T>
 std::vector<T> repeat(const T* values, int64_t norms, int64_t channels) {
   std::vector<T> repeated(channels);
@@ -62,10 +62,10 @@ std::vector<T> repeat(const T* values, int64_t norms, int64_t channels) {
 void check_channels(const Tensor& tensor, int64_t norms, int64_t channels) {
   STD_TORCH_CHECK(norms > 0 && channels % norms == 0,
                   "there must be as many norms as channels, or a divisor of them");
-  numbers_of(tensor, norms, "what belongs to the norms");
+  numbers_of(tensor, norms, "weight, bias, mean and var");
 }
 
-// scale and shift of y = x · scale + shift.
+// Batch norm as y = x · scale + shift per channel.
 struct Normalisation {
   Normalisation(const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& var,
                 double eps, int64_t channels)
@@ -81,8 +81,8 @@ struct Normalisation {
   std::vector<float> scale, shift;
 };
 
-// Near enough to the mean of each norm that sums of squares around it do not cancel: that of some
-// pixels spread over the map.
+// The mean of each norm over some pixels spread over the map: close enough to the mean of all that
+// the variance does not cancel when computed from sums around it.
 template <class S>
 std::vector<float> guess_mean(const Kernels<S>& run, const Map<S>& x, int64_t norms) {
   constexpr int64_t kSamples = 16;
@@ -106,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x_, const Tenso
                                                    bool keep) {
   const Map<S> x(x_, "x");
   x.check_whole("x");
-  STD_TORCH_CHECK(pool || keep, "y or the pooled map must be wanted");
+  STD_TORCH_CHECK(pool || keep, "keep or pool must be true");
   const int64_t channels = x.channels, norms = weight.numel();
   check_channels(weight, norms, channels);
   check_channels(bias, norms, channels);
@@ -177,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const MaybeTensor& dy_, const MaybeT
   const Normalisation normalisation(weight, bias, mean, var, eps, channels);
   const Affine affine = normalisation.affine();
 
-  // The gradient of a pair of rows, but for what comes through the pooled row.
+  // The gradient dy of a pair of rows, without that of its pooled row.
   auto gradient = [&](int64_t pair) -> Rows<S> {
     return dy ? Rows<S>{dy->data + parts.pixel(pair) * dy->step, dy->step} : Rows<S>{nullptr, 0};
   };

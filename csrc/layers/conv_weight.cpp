@@ -17,7 +17,7 @@ Tensor gradient(const Tensor& dy_, const Tensor& x_) {
   const Convolution conv{x.batch, x.height, x.width, x.channels, dy.channels};
   Tensor dweight = new_tensor({dy.channels, 3, 3, x.channels}, ScalarType::Float);
   const Kernels<S>& run = kernels_for<S>();
-  constexpr int64_t kLeastOutputs = 8;  // for a thread: each packs all of x for itself
+  constexpr int64_t kLeastOutputs = 8;  // of a thread, since each thread packs all of x
   torch::stable::parallel_for(0, dy.channels, kLeastOutputs, [&](int64_t begin, int64_t end) {
     const int64_t numbers = run.conv_weight_scratch(conv, end - begin);
     float* scratch = static_cast<float*>(thread_scratch(numbers * sizeof(float)));

@@ -6,8 +6,8 @@
 
 namespace binaural::layers::BINAURAL_ISA {
 
-// Two sums over the pixels of one vector of channels; two pixels at a time, so that neither waits
-// for the other. term(pixel) gives what is added to each.
+// Two sums over the pixels of one vector of channels, with separate accumulators for even and odd
+// pixels to shorten the chain of dependent additions. term(pixel, a, b) adds to both.
 template <class Count, class Term>
 BINAURAL_INLINE void add_sums(int64_t pixels, Count count, double* first, double* second,
                               Term term) {
@@ -45,8 +45,8 @@ inline void normalise(const S* x, int64_t pixels, int64_t channels, Affine affin
   }
 }
 
-// Offsets of the four pixels of the i-th 2 × 2 of two rows, in the order in which the first largest
-// is looked for.
+// Offsets of the four pixels of the i-th 2 × 2 of two rows. The first maximum is the first in this
+// order.
 struct Square {
   BINAURAL_INLINE Square(int64_t i, int64_t width, int64_t step)
       : offset{2 * i * step, (2 * i + 1) * step, (width + 2 * i) * step,
@@ -76,7 +76,7 @@ inline void normalise_pooled(const S* x, int64_t width, int64_t channels, Affine
   }
 }
 
-// Of one vector of channels; 0 where there are no rows.
+// One vector of channels of dy; 0 if there is none.
 template <class S, class Count>
 BINAURAL_INLINE V gradient_at(Rows<S> dy, int64_t offset, Count count) {
   return dy.data == nullptr ? V{} : get(dy.data + offset, count);
@@ -111,8 +111,8 @@ inline void differentiate(const S* x, Rows<S> dy, int64_t pixels, int64_t channe
   }
 }
 
-// One vector of channels of the four pixels of a 2 × 2: x, y before the ReLU, and the largest y, or
-// 0.
+// One vector of channels of the four pixels of a 2 × 2: x, y before the ReLU, and the maximum of y
+// and 0.
 template <class S, class Count>
 struct Four {
   BINAURAL_INLINE Four(const S* p, const Square& at, V scale, V shift, Count count) {
@@ -129,7 +129,8 @@ template <class S>
 inline void add_gradients_pooled(const S* x, Rows<S> dy, const S* dpooled, int64_t width,
                                  int64_t channels, Affine affine, const float* mean, double* sum,
                                  double* product) {
-  // What reaches the rows themselves, and what comes through the pooled one, to one pixel in four.
+  // The gradient of the rows themselves, then that of the pooled row, which goes to one pixel of
+  // four.
   add_gradients(x, dy, 2 * width, channels, affine, mean, sum, product);
   for_channels(channels, [&](int64_t c, auto count) {
     const V scale = get(affine.scale + c, count), shift = get(affine.shift + c, count);
@@ -138,7 +139,7 @@ inline void add_gradients_pooled(const S* x, Rows<S> dy, const S* dpooled, int64
       const Four four(x + c, Square(i, width, channels), scale, shift, count);
       V taken = four.x[3];
       for (int k = 2; k >= 0; --k) taken = four.y[k] == four.most ? four.x[k] : taken;
-      // Where all four are 0 after the ReLU nothing flows, whoever takes it.
+      // If all four are 0 after the ReLU, the gradient is zero.
       const V passed = four.most > 0 ? get(dpooled + i * channels + c, count) : V{};
       a += passed;
       b += passed * (taken - middle);

@@ -9,20 +9,20 @@ namespace binaural::layers::BINAURAL_ISA {
 
 using namespace binaural::BINAURAL_ISA;
 
-// The pixels whose products are added up at a time, so that they stay in the caches: whole rows of
-// an image, each with a pixel of zeros behind it. That is the padding on the right of one row and
-// on the left of the next, and makes a shift by a tap the same for all pixels.
+// The pixels of one matrix product, few enough for the caches: whole rows of an image, each
+// followed by a pixel of zeros. This pixel pads the row on the right and the next one on the left,
+// so that a shift by a tap is the same distance for all pixels.
 struct ChunkOfRows {
   int64_t rows, pitch;  // pitch: pixels from one row to the next
 
   explicit ChunkOfRows(const Convolution& conv) : pitch(conv.width + 1) {
     constexpr int64_t kMostPixels = 320;
     const int64_t most = kMostPixels / pitch < 1 ? 1 : kMostPixels / pitch;
-    // Chunks of nearly equal height: each takes the rows above and below along.
+    // Chunks of nearly equal height, since each also reads the rows above and below it.
     const int64_t chunks = (conv.height + most - 1) / most;
     rows = (conv.height + chunks - 1) / chunks;
   }
-  // Of the input, with a row above and below, and a pixel in front.
+  // With a row above and below, and a pixel in front.
   int64_t input_pixels() const { return (rows + 2) * pitch + 1; }
   int64_t gradient_pixels() const { return rows * pitch; }
 };
@@ -32,7 +32,7 @@ inline int64_t conv_weight_scratch(const Convolution& conv, int64_t outputs) {
   return chunk.input_pixels() * kPanel<float> + chunk.gradient_pixels() * padded<float>(outputs);
 }
 
-// Channels of a row of pixels as floats, to + pixel · step; zeros where there is no row.
+// Copies channels of a row of pixels as floats, to + pixel · step; zeros if `from` is null.
 template <class S>
 inline void copy_row(const S* from, int64_t from_step, int64_t pixels, int64_t channels, float* to,
                      int64_t step) {
@@ -48,9 +48,8 @@ inline void copy_row(const S* from, int64_t from_step, int64_t pixels, int64_t c
   }
 }
 
-// Adds a chunk's product to what the chunks before it gave, or writes it there if it is the first.
-// Only sums of chunks are added to larger sums: rounding errors grow with their number, not with
-// that of the pixels.
+// Adds a chunk's product to the sum of the chunks before it, or writes it if it is the first. Sums
+// of chunks are added up, not pixels: the rounding error grows with the number of chunks.
 struct AddChunk {
   float* to;
   int64_t stride;

@@ -1,12 +1,12 @@
-// Bilinear interpolation of a row, and its gradient: both are sums over taps of rows, then of
-// columns. Compiled once per instruction set, see cpu_table.h.
+// Bilinear interpolation of a row, or its gradient: a weighted sum over rows, then over columns.
+// Compiled once per instruction set, see cpu_table.h.
 #pragma once
 
 #include "layers/cpu_channels.h"
 
 namespace binaural::layers::BINAURAL_ISA {
 
-// Σ weights · vectors `step` apart.
+// The weighted sum of the taps, vectors `step` elements apart.
 template <class S, class Count>
 BINAURAL_INLINE V weigh(const Taps& taps, const S* from, int64_t step, Count count) {
   V total = taps.weights[0] * get(from, count);

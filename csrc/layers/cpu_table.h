@@ -1,40 +1,32 @@
-// The kernels of one instruction set; its translation unit includes this last.
-#include "layers/cpu_average_pool.h"
+// The kernels of one instruction set; included last in its translation unit.
+#include "layers/cpu_add_mirrored.h"
 #include "layers/cpu_batch_norm_relu.h"
 #include "layers/cpu_conv_weight.h"
 #include "layers/cpu_interpolate.h"
-#include "layers/cpu_layer_norm.h"
-#include "layers/cpu_mirror.h"
-#include "layers/cpu_stem.h"
 
 namespace binaural::layers {
 
 namespace BINAURAL_ISA {
 template <class S>
-constexpr Kernels<S> kTable = {.add_moments = add_moments<S>,
-                               .normalise = normalise<S>,
-                               .normalise_pooled = normalise_pooled<S>,
-                               .add_gradients = add_gradients<S>,
-                               .differentiate = differentiate<S>,
-                               .add_gradients_pooled = add_gradients_pooled<S>,
-                               .differentiate_pooled = differentiate_pooled<S>,
-                               .interpolate = interpolate<S>,
-                               .average_pool = average_pool<S>,
-                               .spread_average = spread_average<S>,
-                               .layer_norm = layer_norm<S>,
-                               .differentiate_layer_norm = differentiate_layer_norm<S>,
-                               .add_mirrored = add_mirrored<S>,
-                               .part_mirrored = part_mirrored<S>,
-                               .convert = convert<S>,
-                               .add = add<S>,
-                               .conv_weight = conv_weight<S>,
-                               .conv_weight_scratch = conv_weight_scratch,
-                               .add_patch_moments = add_patch_moments,
-                               .stem = stem<S>,
-                               .add_stem_gradients = add_stem_gradients<S>};
+constexpr Kernels<S> kTable = {
+    .add_moments = add_moments<S>,
+    .normalise = normalise<S>,
+    .normalise_pooled = normalise_pooled<S>,
+    .add_gradients = add_gradients<S>,
+    .differentiate = differentiate<S>,
+    .add_gradients_pooled = add_gradients_pooled<S>,
+    .differentiate_pooled = differentiate_pooled<S>,
+    .interpolate = interpolate<S>,
+    .add_mirrored = add_mirrored<S>,
+    .split_mirrored = split_mirrored<S>,
+    .conv_weight = conv_weight<S>,
+    .conv_weight_scratch = conv_weight_scratch,
+};
 }
 
-const KernelTables BINAURAL_TABLE = {.float32 = BINAURAL_ISA::kTable<float>,
-                                     .bfloat16 = BINAURAL_ISA::kTable<BFloat16>};
+const KernelTables BINAURAL_TABLE = {
+    .float32 = BINAURAL_ISA::kTable<float>,
+    .bfloat16 = BINAURAL_ISA::kTable<BFloat16>,
+};
 
 }  // namespace binaural::layers

@@ -1,4 +1,4 @@
-// Channels-last maps as the operators of this folder take and return them.
+// Channels-last maps as the operators of the fused layers take and return them.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -36,7 +36,7 @@ auto with_storage(const Tensor& map, Run run) {
 }
 
 // A map [B, C, H, W] in memory as [B, H, W, C], with `step` ≥ C elements from one pixel to the
-// next: it may be a slice of the channels of another. One of no channels has a size alone.
+// next: it may be a slice of the channels of another map. With C = 0 it has a size and no elements.
 template <class S>
 struct Map {
   Map(const Tensor& tensor, const char* name) {
@@ -46,7 +46,7 @@ struct Map {
     data = static_cast<const S*>(tensor.data_ptr());
     batch = tensor.size(0), channels = tensor.size(1);
     height = tensor.size(2), width = tensor.size(3);
-    // The stride of a dimension of one element means nothing.
+    // A dimension of one element may have any stride.
     const int64_t sizes[3] = {width, height, batch};
     const int64_t strides[3] = {tensor.stride(3), tensor.stride(2), tensor.stride(0)};
     int64_t per = 1;
@@ -76,7 +76,7 @@ S* data_of(const Tensor& tensor) {
   return static_cast<S*>(tensor.data_ptr());
 }
 
-// `size` numbers that belong to a map's channels or pixels.
+// The `size` float32 elements of a tensor that holds one for each channel or pixel of a map.
 inline const float* numbers_of(const Tensor& tensor, int64_t size, const char* name) {
   STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float &&
                       tensor.is_contiguous() && tensor.numel() == size,
@@ -84,19 +84,19 @@ inline const float* numbers_of(const Tensor& tensor, int64_t size, const char* n
   return data_of<const float>(tensor);
 }
 
-// [B, H, W, C], not yet written.
+// An uninitialised [B, H, W, C].
 template <class S>
 Tensor new_map(int64_t batch, int64_t height, int64_t width, int64_t channels) {
   return new_tensor({batch, height, width, channels}, kStored<S>);
 }
 
-// How many pieces of work a thread gets at least, given the elements of one: with fewer it finishes
-// before it has begun.
+// The minimum number of tasks of a thread, given the elements of one: smaller ones cost more to
+// schedule than to run.
 inline int64_t grain_of(int64_t elements) {
   return std::max<int64_t>(1, (1 << 13) / std::max<int64_t>(1, elements));
 }
 
-// body(row), shared out among the threads.
+// Calls body(row) for all rows, distributed over the threads.
 template <class Body>
 void for_rows(int64_t rows, int64_t elements, Body body) {
   torch::stable::parallel_for(0, rows, grain_of(elements), [&](int64_t begin, int64_t end) {

@@ -6,25 +6,21 @@
 
 namespace binaural::layers {
 
-// Pixels are shared out in so many parts, fewer where the map is small: they depend on the shape
-// alone, so that the sums are the same bits whatever the number of threads.
+// Sums are computed in at most this many parts and then added up. The number of parts depends on
+// the shape alone, so that the sums are the same bits for any number of threads.
 constexpr int64_t kMostParts = 32;
 
-// Adds the sums of all parts, which lie one after the other, to those of the first, in order.
-inline void add_parts(std::vector<double>& sums, int64_t parts) {
-  const size_t size = sums.size() / parts;
-  for (size_t i = size; i < sums.size(); ++i) sums[i % size] += sums[i];
-}
-
-// Two sums per channel in every part, and over all parts.
+// Two sums per channel, of each part and then of all.
 struct Sums {
   Sums(int64_t parts, int64_t channels)
       : parts(parts), channels(channels), values(2 * parts * channels) {}
   double* first(int64_t part) { return values.data() + 2 * part * channels; }
   double* second(int64_t part) { return first(part) + channels; }
-  // Leaves the sums of the channels that share a norm in the first of them.
+  // Adds up the parts in order, then the channels that share a norm; the result is in first(0) and
+  // second(0).
   void combine(int64_t norms) {
-    add_parts(values, parts);
+    const size_t size = 2 * channels;
+    for (size_t i = size; i < values.size(); ++i) values[i % size] += values[i];
     for (int64_t c = norms; c < channels; ++c) {
       first(0)[c % norms] += first(0)[c];
       second(0)[c % norms] += second(0)[c];

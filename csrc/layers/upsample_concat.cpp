@@ -8,10 +8,10 @@ namespace binaural::layers {
 
 namespace {
 
-// The taps of every output along one axis, or of every input.
+// The taps of all outputs along one axis or, transposed, of all inputs.
 struct Axis {
-  // Bilinear, as F.interpolate(align_corners=False): output o reads the input at
-  // (o + ½) · from / to - ½, clamped to the first and the last.
+  // Bilinear, as F.interpolate(align_corners=False): output o is the input at (o + ½) · from / to -
+  // ½, clamped to the first and the last.
   Axis(int64_t from, int64_t to) : taps(to), weights(2 * to) {
     const double scale = static_cast<double>(from) / to;
     for (int64_t o = 0; o < to; ++o) {
@@ -24,7 +24,7 @@ struct Axis {
     }
   }
 
-  // The gradient's: which outputs read each of `from` inputs. They lie side by side.
+  // For the gradient: the outputs that each of `from` inputs contributes to. They are adjacent.
   static Axis transposed(int64_t from, int64_t to) {
     const Axis forward(from, to);
     Axis axis;
@@ -37,7 +37,7 @@ struct Axis {
         const int64_t tap = i - forward.taps[o].first;
         axis.weights.push_back(tap < forward.taps[o].count ? forward.taps[o].weights[tap] : 0);
       }
-      // An input that nobody reads keeps one tap of weight 0.
+      // An input that contributes to no output gets one tap of weight 0.
       if (axis.weights.size() == begin) axis.weights.push_back(0);
       axis.taps[i] = {first, static_cast<int64_t>(axis.weights.size() - begin),
                       axis.weights.data() + begin};
@@ -57,7 +57,7 @@ template <class S>
 Tensor forward(const Tensor& skip_, const Tensor& below_) {
   const Map<S> skip(skip_, "skip"), below(below_, "below");
   STD_TORCH_CHECK(skip.batch == below.batch && below.pixels() > 0,
-                  "skip and below must be of the same batch, and not empty");
+                  "skip and below must be of the same batch, and below not empty");
   const int64_t channels = skip.channels + below.channels;
   const Axis rows(below.height, skip.height), columns(below.width, skip.width);
   Tensor joined = new_map<S>(skip.batch, skip.height, skip.width, channels);

@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.cross_attention import triton_entry
 from binaural.kernels.cross_attention.checks import check
 from binaural.kernels.cross_attention.reference import reference
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
-# Longer than any sequence: a limit beyond it is none, and would not fit the kernels' integers.
-_LONGEST_LAG = 2**31 - 1
 _CUDA_CHANNELS = 128  # kMaxChannels of csrc/cross_attention/cuda_plan.h
 
 
@@ -30,7 +30,7 @@ def cross_attention(
     lag_bias: Tensor | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Match every left time step with every right one, and read the match in both directions.
+    """Cross-attention between the time steps of two ears, in both directions.
 
     With S[i, j] the similarity of left step i with right step j,
 
@@ -42,14 +42,15 @@ def cross_attention(
     that of Vaswani et al., "Attention Is All You Need", 2017; a cost volume read as attention in both
     directions follows stereo matching (Xu et al., "Unifying Flow, Stereo and Depth Estimation", 2023).
 
-    The matrix is never stored by a kernel (the reference does store it): memory is O(R · heads · (N + M))
-    beyond inputs, outputs and gradients. Any strides are accepted; a contiguous last dimension is the fast
-    path. Under autocast the inputs are cast to its dtype.
+    Kernels never store S (the reference does): memory is O(R · heads · (N + M)) beyond inputs, outputs and
+    gradients. Any strides are accepted; a contiguous last dimension is the fastest. Under autocast the inputs
+    are cast to its dtype.
 
-    Results are the same bits on every run: no sum's order depends on chance. On a GPU, though, backend
-    "triton" times several block sizes at the first call of a size, and keeps its choice in Triton's cache on
-    disk; one made anew, on another machine or with that cache emptied, may add in another order. With
-    `torch.use_deterministic_algorithms(True)` the choice is fixed.
+    Results have the same bits on every run. On a GPU, though, backend "triton" times several block sizes at
+    the first call of a size and keeps its choice in Triton's cache on disk; a new choice, on another machine
+    or after that cache was emptied, may add in another order. With
+    `torch.use_deterministic_algorithms(True)`, and for a size first called while a CUDA graph is captured,
+    the choice is fixed.
 
     Args:
         q_left: [R, N, heads, d]; R counts independent problems.
@@ -59,10 +60,10 @@ def cross_attention(
         k_left: [R, N, heads, d], or None for the shared similarity.
         k_right: [R, M, heads, d]; given with `k_left` or not at all.
         scale: factor of the products; d^-½ if None.
-        max_lag: pairs with |j − i| > max_lag never match. A query with no partner left gets zeros.
+        max_lag: pairs with |j − i| > max_lag are masked. A query whose keys are all masked gets zeros.
         lag_bias: [heads, 2 L + 1], added to S[i, j] at index (j − i) + L where |j − i| ≤ L; learnable. -inf
-            removes pairs, as max_lag does.
-        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
+            masks pairs, as max_lag does.
+        backend: one of `binaural.kernels.BACKENDS`; None takes the best available for the tensors.
 
     Returns:
         o_left [R, N, heads, dv] and o_right [R, M, heads, dv], in the dtype of the inputs.
@@ -73,15 +74,15 @@ def cross_attention(
         ValueError: shapes that do not fit, only one of the keys, mixed devices, a bias of the wrong length,
             a scale that is not finite, an unknown backend or one that cannot run this call.
     """
-    if isinstance(q_left, Tensor) and torch.is_autocast_enabled(q_left.device.type):
-        dtype = torch.get_autocast_dtype(q_left.device.type)
+    if isinstance(q_left, Tensor) and (dtype := autocast_dtype(q_left)) is not None:
         q_left, q_right, v_left, v_right = (to_autocast(t, dtype) for t in (q_left, q_right, v_left, v_right))
         k_left = None if k_left is None else to_autocast(k_left, dtype)
         k_right = None if k_right is None else to_autocast(k_right, dtype)
+    scale, max_lag = to_python(scale), to_python(max_lag)
     check(q_left, q_right, v_left, v_right, k_left, k_right, scale, max_lag, lag_bias)
-    scale, max_lag, lag_bias = settle(scale, max_lag, lag_bias, q_left)
+    scale, max_lag, lag_bias = normalise_arguments(scale, max_lag, lag_bias, q_left, q_right)
     name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)
-    # Nothing to match: the kernels need not know empty problems.
+    # The kernels do not take empty tensors.
     if name == "reference" or 0 in (q_left.shape[0], q_left.shape[1], q_right.shape[1]):
         return reference(
             q_left, q_right, v_left, v_right, k_left, k_right, scale=scale, max_lag=max_lag, lag_bias=lag_bias
@@ -90,7 +91,7 @@ def cross_attention(
     most = _MOST_VALUE_CHANNELS[name](q_left.dtype)
     if most is None or v_left.shape[3] <= most:
         return _run(name, q_left, q_right, v_left, v_right, *rest)
-    # As many channels of the values as a kernel takes at a time, and the matches anew for each part.
+    # More channels of values than a kernel takes: one call for each part of them.
     parts = [
         _run(name, q_left, q_right, *values, *rest)
         for values in zip(v_left.split(most, dim=3), v_right.split(most, dim=3), strict=True)
@@ -105,13 +106,18 @@ def _run(backend: str, *arguments: Any) -> tuple[Tensor, Tensor]:
     return _FORWARD[backend](*arguments)[:2]
 
 
-def settle(
-    scale: float | None, max_lag: int | None, lag_bias: Tensor | None, q_left: Tensor
+def normalise_arguments(
+    scale: float | None, max_lag: int | None, lag_bias: Tensor | None, q_left: Tensor, q_right: Tensor
 ) -> tuple[float, int | None, Tensor | None]:
-    """The same as the kernels take them: a number, no limit where none can bind, float32 or float64."""
+    """The arguments as all kernels take them.
+
+    Returns:
+        scale as a number; max_lag, or None if it excludes no pair, so that it fits the kernels' 32-bit
+        integers; lag_bias in float32, or in float64 for float64 inputs.
+    """
     if scale is None:
         scale = q_left.shape[3] ** -0.5
-    if max_lag is not None and max_lag > _LONGEST_LAG:
+    if max_lag is not None and max_lag >= max(q_left.shape[1], q_right.shape[1]) - 1:
         max_lag = None
     if lag_bias is not None:
         lag_bias = lag_bias.to(torch.promote_types(q_left.dtype, torch.float32))
@@ -119,7 +125,7 @@ def settle(
 
 
 def to_autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """As autocast itself does: only floating-point tensors, and float64 is left alone."""
+    """Cast as autocast does: floating-point tensors only, and not float64."""
     cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(dtype) if cast else tensor
 
@@ -131,7 +137,7 @@ class _CrossAttention(torch.autograd.Function):
     the opaque backward operator, having no gradient formula, raises.
     """
 
-    # With a `setup_context` of its own, each call would look at the signature anew, for 30 µs.
+    # A separate `setup_context` would cost 30 µs a call, for inspecting the signature.
     @staticmethod
     def forward(
         ctx: Any,
@@ -150,7 +156,7 @@ class _CrossAttention(torch.autograd.Function):
         outputs = _FORWARD[backend](*inputs, scale, max_lag)
         ctx.save_for_backward(*inputs, *outputs)
         ctx.mark_non_differentiable(*outputs[2:])
-        ctx.set_materialize_grads(False)  # zeros for the others would cost a pass each
+        ctx.set_materialize_grads(False)  # else lse gets gradients of zeros
         ctx.backend, ctx.scale, ctx.max_lag = backend, scale, max_lag
         return outputs
 
@@ -214,15 +220,15 @@ def _fake_backward(
 
 def _why_cuda_does_not_cover(q_left: Tensor) -> str | None:
     if q_left.dtype == torch.float64:
-        return "it computes in float32, and these are float64"
+        return "its kernels compute in float32, and these tensors are float64"
     if q_left.shape[3] > _CUDA_CHANNELS:
-        return f"it holds at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
+        return f"its kernels take at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
     return None
 
 
-# k_* and lag_bias may be absent: their gradients are then empty tensors, since a schema's returns cannot be.
-# lse_* is the natural logarithm of the softmax's denominator, -inf for a query without a partner; float32,
-# or float64 for float64 inputs. The same two schemas stand in csrc/schema.cpp.
+# The gradients of absent k_* and lag_bias are empty tensors, since an operator cannot return None.
+# lse_* is the natural logarithm of the softmax's denominator, -inf for a query whose keys are all masked; float32,
+# or float64 for float64 inputs. csrc/schema.cpp has the same two schemas.
 FORWARD_SCHEMA = (
     "(Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right, Tensor? k_left, Tensor? k_right,"
     " Tensor? lag_bias, float scale, int? max_lag)"

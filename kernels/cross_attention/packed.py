@@ -1,15 +1,24 @@
-"""Cross-attention of two ears in one tensor, as one projection writes them: no parts to join again."""
+"""Cross-attention of two ears in one packed tensor, the output of one projection, without splitting it."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
+from binaural.kernels.cross_attention import triton_entry
 from binaural.kernels.cross_attention.checks import DTYPES, check_lag_bias, check_max_lag, check_scale
-from binaural.kernels.cross_attention.operator import WHY_NOT_COVERED, cross_attention, settle, to_autocast
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.cross_attention.operator import (
+    WHY_NOT_COVERED,
+    cross_attention,
+    normalise_arguments,
+    to_autocast,
+)
+from binaural.kernels.cross_attention.packed_views import unpack, unpack_ears
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.autocast import autocast_dtype
+from binaural.kernels.dispatch.backends import choose
+from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 
 def packed_cross_attention(
@@ -23,15 +32,16 @@ def packed_cross_attention(
     lag_bias: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """`cross_attention` of ears that one projection made: both in one tensor, read in place.
+    """`cross_attention` of two ears that one projection made, both in one tensor, read in place.
 
-    The C++ kernels write what both ears read into one tensor, and all gradients into another; the other
-    backends run as `cross_attention` on the parts of `packed`.
+    Backends "cpp" and "triton" write the outputs of both ears into one tensor and all gradients into another;
+    the other backends, and float32 with more than 64 value channels per head on "triton", run as
+    `cross_attention` on views of `packed`.
 
     Args:
         packed: [2 R, N, query_channels + value_channels (+ query_channels)], the rows of the left ear before
-            those of the right; of each step the queries, the values and, for a separate similarity, the keys,
-            [heads, d or dv] each.
+            those of the right; each step has the queries, the values and, for a separate similarity, the
+            keys, [heads, d or dv] each.
         heads: number of heads.
         query_channels: heads · d.
         value_channels: heads · dv.
@@ -43,31 +53,30 @@ def packed_cross_attention(
     Raises:
         TypeError, ValueError: `packed` does not fit the other arguments, or what `cross_attention` refuses.
     """
-    if isinstance(packed, Tensor) and torch.is_autocast_enabled(packed.device.type):
-        packed = to_autocast(packed, torch.get_autocast_dtype(packed.device.type))
+    if isinstance(packed, Tensor) and (dtype := autocast_dtype(packed)) is not None:
+        packed = to_autocast(packed, dtype)
+    heads, query_channels, value_channels = (to_python(n) for n in (heads, query_channels, value_channels))
+    scale, max_lag = to_python(scale), to_python(max_lag)
     _check(packed, heads, query_channels, value_channels)
-    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0].chunk(2)[0]
+    # Not by chunk, whose sizes torch.export cannot derive from a symbolic batch.
+    rows = packed.shape[0] // 2
+    q_left = unpack(packed.detach(), heads, query_channels, value_channels)[0][:rows]
     check_scale(scale, packed.dtype)
     check_max_lag(max_lag)
     check_lag_bias(lag_bias, q_left)
-    if choose("cross_attention", backend, q_left, WHY_NOT_COVERED) != "cpp" or q_left.numel() == 0:
-        parts = unpack(packed, heads, query_channels, value_channels)
-        of_ears = [ear for part in parts for ear in part.chunk(2)]
+    name = choose("cross_attention", backend, q_left, WHY_NOT_COVERED)
+    largest = triton_entry.most_value_channels(packed.dtype) if name == "triton" else None
+    takes_values = largest is None or value_channels // heads <= largest
+    if name not in _FORWARD or not takes_values or q_left.numel() == 0:
+        ears = unpack_ears(packed, heads, query_channels, value_channels)
         options: dict[str, Any] = {"scale": scale, "max_lag": max_lag, "lag_bias": lag_bias}
-        return torch.cat(cross_attention(*of_ears, **options, backend=backend))
-    scale, max_lag, lag_bias = settle(scale, max_lag, lag_bias, q_left)
+        return torch.cat(cross_attention(*ears, **options, backend=backend))
+    scale, max_lag, lag_bias = normalise_arguments(scale, max_lag, lag_bias, q_left, q_left)
     arguments = (packed, heads, query_channels, value_channels, lag_bias, scale, max_lag)
     if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in arguments):
-        return _PackedCrossAttention.apply(*arguments)[0]
-    o: Tensor = _forward(*arguments)[0]
+        return _PackedCrossAttention.apply(name, *arguments)[0]
+    o: Tensor = _FORWARD[name](*arguments)[0]
     return o
-
-
-def unpack(packed: Tensor, heads: int, query_channels: int, value_channels: int) -> list[Tensor]:
-    """[R, N, channels] → queries, values and, if there are, keys, [R, N, heads, d or dv] each."""
-    keys = packed.shape[2] - query_channels - value_channels
-    sizes = [query_channels, value_channels] + ([keys] if keys else [])
-    return [part.unflatten(2, (heads, -1)) for part in packed.split(sizes, dim=2)]
 
 
 class _PackedCrossAttention(torch.autograd.Function):
@@ -76,6 +85,7 @@ class _PackedCrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        backend: str,
         packed: Tensor,
         heads: int,
         query_channels: int,
@@ -84,21 +94,23 @@ class _PackedCrossAttention(torch.autograd.Function):
         scale: float,
         max_lag: int | None,
     ) -> tuple[Tensor, Tensor]:
-        o, lse = _forward(packed, heads, query_channels, value_channels, lag_bias, scale, max_lag)
+        o, lse = _FORWARD[backend](packed, heads, query_channels, value_channels, lag_bias, scale, max_lag)
         ctx.save_for_backward(packed, lag_bias, o, lse)
         ctx.mark_non_differentiable(lse)
         ctx.set_materialize_grads(False)
         ctx.sizes = heads, query_channels, value_channels
-        ctx.scale, ctx.max_lag = scale, max_lag
+        ctx.backend, ctx.scale, ctx.max_lag = backend, scale, max_lag
         return o, lse
 
     @staticmethod
     def backward(ctx: Any, do: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if do is None:
-            return (None,) * 7
+            return (None,) * 8
         packed, lag_bias, o, lse = ctx.saved_tensors
-        dpacked, dlag_bias = _backward(do, packed, *ctx.sizes, lag_bias, o, lse, ctx.scale, ctx.max_lag)
-        return dpacked, None, None, None, None if lag_bias is None else dlag_bias, None, None
+        dpacked, dlag_bias = _BACKWARD[ctx.backend](
+            do, packed, *ctx.sizes, lag_bias, o, lse, ctx.scale, ctx.max_lag
+        )
+        return None, dpacked, None, None, None, None if lag_bias is None else dlag_bias, None, None
 
 
 def _check(packed: Tensor, heads: int, query_channels: int, value_channels: int) -> None:
@@ -148,6 +160,29 @@ def _fake_backward(
     return packed.new_empty(packed.shape), dlag_bias
 
 
+# csrc/schema.cpp has the same two schemas.
+_FORWARD_SCHEMA = (
+    "(Tensor packed, int heads, int query_channels, int value_channels, Tensor? lag_bias, float scale,"
+    " int? max_lag) -> (Tensor o, Tensor lse)"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor grad_o, Tensor packed, int heads, int query_channels, int value_channels, Tensor? lag_bias,"
+    " Tensor o, Tensor lse, float scale, int? max_lag) -> (Tensor dpacked, Tensor dlag_bias)"
+)
+
+_FORWARD: dict[str, Any] = {
+    "triton": define_operator(
+        "cross_attention_packed_forward_triton", _FORWARD_SCHEMA, triton_entry.packed_forward, _fake_forward
+    )
+}
+_BACKWARD: dict[str, Any] = {
+    "triton": define_operator(
+        "cross_attention_packed_backward_triton",
+        _BACKWARD_SCHEMA,
+        triton_entry.packed_backward,
+        _fake_backward,
+    )
+}
 if extension.WHY_NOT_LOADED is None:
-    _forward = complete_operator("cross_attention_packed_forward", _fake_forward)
-    _backward = complete_operator("cross_attention_packed_backward", _fake_backward)
+    _FORWARD["cpp"] = complete_operator("cross_attention_packed_forward", _fake_forward)
+    _BACKWARD["cpp"] = complete_operator("cross_attention_packed_backward", _fake_backward)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from binaural.kernels.dispatch.autocast import without_autocast
+
 
 def reference(
     q_left: Tensor,  # [R, N, heads, d]
@@ -24,7 +26,7 @@ def reference(
     dtype = q_left.dtype
     wide = torch.promote_types(dtype, torch.float32)
     # Autocast would turn the products below back into low precision: the definition must not depend on it.
-    with torch.autocast(q_left.device.type, enabled=False):
+    with without_autocast(q_left):
         ql, qr, vl, vr = (t.to(wide) for t in (q_left, q_right, v_left, v_right))
         allowed, bias = _lags(q_left.shape[1], q_right.shape[1], max_lag, lag_bias, q_left.device)
         if k_left is None or k_right is None:

@@ -1,11 +1,11 @@
-"""What the operator calls of the Triton kernels. Triton itself is imported at the first call."""
+"""The operators of the Triton kernels. The first call imports Triton."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Of a head: more would take more shared memory, or in float32 more registers, than a program has.
+# Per head: more would take more shared memory, or in float32 more registers, than a program has.
 MOST_CHANNELS = 128
 MOST_VALUE_CHANNELS_FLOAT32 = 64
 
@@ -34,3 +34,15 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     from binaural.kernels.cross_attention import triton_launch
 
     return triton_launch.backward(*arguments)
+
+
+def packed_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from binaural.kernels.cross_attention import triton_packed
+
+    return triton_packed.forward(*arguments)
+
+
+def packed_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from binaural.kernels.cross_attention import triton_packed
+
+    return triton_packed.backward(*arguments)

@@ -13,33 +13,28 @@ from binaural.kernels.cross_attention.triton_blocks import (
     backward_blocks,
     backward_lag_bias,
     forward_blocks,
-    sum_outputs,
+    prepare_backward,
 )
 from binaural.kernels.cross_attention.triton_config import (
-    backward_columns,
     backward_config,
+    backward_whole_config,
     block,
+    bucket,
     fits_whole,
-    forward_columns,
     forward_config,
+    forward_whole_config,
+    full_blocks,
     lag_bias_config,
-    sum_outputs_config,
-    tuned,
-    whole_config,
+    needs_64_bits,
+    prepare_config,
+    safe_range,
+    sum_near_lags_config,
+    whole_constants,
 )
+from binaural.kernels.cross_attention.triton_near_lags import sum_near_lags
+from binaural.kernels.cross_attention.triton_tuning import TunedLaunch
 from binaural.kernels.cross_attention.triton_whole import backward_whole, forward_whole
-from binaural.kernels.dispatch.triton_launch import Grid, Launch, empty
-
-
-class TunedLaunch(Launch):
-    """On a GPU its blocks and warps are tuned; `config` is the fixed choice."""
-
-    def __call__(self) -> None:
-        # Tuning may choose differently on another day, and with it the order of a sum.
-        if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
-            super().__call__()
-        else:
-            tuned(self.kernel)[self.grid](*self.arguments, **self.constants)
+from binaural.kernels.dispatch.launch import Grid, Launch, empty, launch_all
 
 
 def forward(
@@ -56,8 +51,7 @@ def forward(
     launches, outputs = plan_forward(
         q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag
     )
-    for launch in launches:
-        launch()
+    launch_all(launches, q_left.device)
     return outputs
 
 
@@ -71,40 +65,53 @@ def plan_forward(
     lag_bias: Tensor | None,
     scale: float,
     max_lag: int | None,
+    outputs: tuple[Tensor, Tensor] | None = None,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The launches of a forward pass, and what they will have written."""
+    """The launches of a forward pass, and what they write: o_left, o_right, lse_left and lse_right.
+
+    `outputs` and `statistics` are memory for them, of any strides and contiguous; new if None.
+    """
     r, n, heads, d = q_left.shape
     m, dv = q_right.shape[1], v_left.shape[3]
-    o_left, o_right = empty(v_left.shape, q_left), empty(v_right.shape, q_left)
-    lse_left = empty((r, heads, n), q_left, torch.float32)
-    lse_right = empty((r, heads, m), q_left, torch.float32)
+    inputs = (q_left, q_right, v_left, v_right, k_left, k_right)
+    o_left, o_right = outputs or (empty(v_left.shape, q_left), empty(v_right.shape, q_left))
+    lse_left, lse_right = statistics or (
+        empty((r, heads, n), q_left, torch.float32),
+        empty((r, heads, m), q_left, torch.float32),
+    )
     bias, longest = _bias(lag_bias)
     channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
-    if fits_whole(n, m, d, dv, q_left.dtype):
-        blocks = {"BLOCK_N": block(n), "BLOCK_M": min(block(m), forward_columns(q_left.dtype))}
+    if fits_whole(inputs):
+        config = forward_whole_config(n, m, d, dv, q_left.dtype)
+        constants = {
+            **channels, **whole_constants(n, m, config, lag_bias), "SAFE_RANGE": safe_range(q_left.dtype)
+        }  # fmt: skip
         launches: list[Launch] = [
             TunedLaunch(
                 forward_whole,
                 (r * heads,),
                 (
                     *_operands(q_left, q_right, v_left, v_right, k_left, k_right), bias,
-                    *_operands(o_left, o_right), lse_left, lse_right, scale, n, m, heads, longest, max_lag,
+                    *_operands(o_left, o_right), lse_left, lse_right,
+                    scale, n, m, heads, longest, max_lag, bucket(r * heads),
                 ),
-                {**channels, **blocks},
-                whole_config(blocks, max(d, dv), q_left.dtype),
+                constants,
+                config,
             )
         ]  # fmt: skip
     else:
+        wide, full = needs_64_bits(*inputs, o_left, o_right), full_blocks(n, m)
         launches = [
             TunedLaunch(
                 forward_blocks,
                 _per_block(r * heads, q.shape[1]),
                 (
                     *_operands(q, k, v), bias, *_operands(o), lse,
-                    scale, q.shape[1], k.shape[1], heads, longest, max_lag,
+                    scale, q.shape[1], k.shape[1], heads, longest, max_lag, bucket(r * heads),
                 ),
-                {**channels, "SIGN": sign},
-                forward_config(q_left.dtype),
+                {**channels, "SIGN": sign, "FULL": full, "WIDE": wide},
+                *forward_config(full and bias is None and max_lag is None, q_left.dtype),
             )
             for q, k, v, o, lse, sign in (
                 (q_left, q_right if k_right is None else k_right, v_right, o_left, lse_left, 1),
@@ -135,11 +142,10 @@ def backward(
         do_left, do_right, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias,
         o_left, o_right, lse_left, lse_right, scale, max_lag,
     )  # fmt: skip
-    for launch in launches:
-        launch()
-    # The second stage of the bias's gradient: always in the same order, as no atomic would be.
-    dlag_bias = None if shares is None else shares.sum(0)
-    return tuple(empty((0,), q_left) if g is None else g for g in (*gradients, dlag_bias))
+    launch_all(launches, q_left.device)
+    if shares is not None:
+        gradients[6] = shares.sum(0)
+    return tuple(empty((0,), q_left) if g is None else g for g in gradients)
 
 
 def plan_backward(
@@ -158,62 +164,95 @@ def plan_backward(
     lse_right: Tensor,
     scale: float,
     max_lag: int | None,
+    gradients: list[Tensor | None] | None = None,
 ) -> tuple[list[Launch], list[Tensor | None], Tensor | None]:
-    """The launches of a backward pass, the gradients that they write, and the shares of the bias's.
+    """The launches of a backward pass, the gradients in the order of the inputs, and shares of the bias's
+    gradient.
 
-    The shares [parts, heads, 2 L + 1] are to be summed over the parts.
+    `gradients` is memory for those of q, v and k, with a stride of 1 between channels; new if None. If there
+    are shares [parts, heads, 2 L + 1], the gradient of the bias is their sum over the parts, else the
+    launches write it.
     """
     r, n, heads, d = q_left.shape
     m, dv = q_right.shape[1], v_left.shape[3]
     inputs = (q_left, q_right, v_left, v_right, k_left, k_right)
-    gradients = [None if t is None else empty(t.shape, t) for t in inputs]
+    gradients = gradients or [None if t is None else empty(t.shape, t) for t in inputs]
     dq_left, dq_right, dv_left, dv_right, dk_left, dk_right = gradients
+    written = [*gradients, None]
     bias, longest = _bias(lag_bias)
     lags = 2 * longest + 1
     channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
     left_and_right = _operands(do_left, do_right, *inputs)
-    if fits_whole(n, m, d, dv, q_left.dtype):
-        blocks = {"BLOCK_N": block(n), "BLOCK_M": min(block(m), backward_columns(q_left.dtype))}
-        parts = triton.cdiv(m, blocks["BLOCK_M"])
-        shares = None if bias is None else empty((r * parts, heads, lags), bias)
-        launch = TunedLaunch(
-            backward_whole,
-            (r * heads,),
-            (
-                *left_and_right, bias, *_operands(o_left if parts > 1 else None), lse_left, lse_right,
-                *_operands(*gradients), shares, scale, n, m, heads, longest, max_lag,
-            ),
-            {**channels, **blocks, "BLOCK_L": min(block(lags), blocks["BLOCK_M"])},
-            whole_config(blocks, max(d, dv), q_left.dtype),
-        )  # fmt: skip
-        return [launch], gradients, shares
+    if fits_whole((do_left, do_right, o_left, o_right, *inputs)):
+        config = backward_whole_config(n, m, d, dv, q_left.dtype)
+        constants = whole_constants(n, m, config, lag_bias)
+        shares = None
+        if constants["NEAR"]:
+            shares = empty((r, heads, 3, constants["WARPS"], 8, 8), lse_left)
+        elif bias is not None:
+            shares = empty((r, heads, lags), lse_left)
+        launches: list[Launch] = [
+            TunedLaunch(
+                backward_whole,
+                (r * heads,),
+                (
+                    *left_and_right, bias, *_operands(o_left, o_right), lse_left, lse_right,
+                    *_operands(*gradients), shares, scale, n, m, heads, longest, max_lag, bucket(r * heads),
+                ),
+                {
+                    **channels, **constants,
+                    "STEPS_RIGHT": block(m), "BLOCK_L": min(block(lags), config["BLOCK_M"]),
+                },
+                config,
+            )
+        ]  # fmt: skip
+        if not constants["NEAR"]:
+            return launches, written, shares
+        written[6] = empty((heads, lags), lse_left)
+        launches.append(
+            Launch(
+                sum_near_lags,
+                (heads * lags,),
+                (shares, written[6], r, heads, longest),
+                {"WARPS": constants["WARPS"]},
+                sum_near_lags_config(),
+            )
+        )
+        return launches, written, None
 
     delta_left, delta_right = empty(lse_left.shape, lse_left), empty(lse_right.shape, lse_right)
-    launches: list[Launch] = [
+    log2_lse_left, log2_lse_right = empty(lse_left.shape, lse_left), empty(lse_right.shape, lse_right)
+    wide = needs_64_bits(do_left, do_right, o_left, o_right, *inputs, *gradients)
+    full = full_blocks(n, m)
+    launches = [
         TunedLaunch(
-            sum_outputs,
+            prepare_backward,
             _per_block(r * heads, do.shape[1]),
-            (*_operands(do, o), delta, do.shape[1], heads),
-            {"DV": dv, "BLOCK_DV": block(dv)},
-            sum_outputs_config(),
+            (*_operands(do, o), lse, delta, log2_lse, do.shape[1], heads, bucket(r * heads)),
+            {"DV": dv, "BLOCK_DV": block(dv), "WIDE": wide},
+            prepare_config(),
         )
-        for do, o, delta in ((do_left, o_left, delta_left), (do_right, o_right, delta_right))
+        for do, o, lse, delta, log2_lse in (
+            (do_left, o_left, lse_left, delta_left, log2_lse_left),
+            (do_right, o_right, lse_right, delta_right, log2_lse_right),
+        )
     ]
     right_and_left = _operands(do_right, do_left, q_right, q_left, v_right, v_left, k_right, k_left)
     queries_and_keys = channels["BLOCK_D"] * (1 if k_left is None else 2)
-    config = backward_config(queries_and_keys + 2 * channels["BLOCK_DV"], q_left.dtype)
-    left_statistics = (lse_left, lse_right, delta_left, delta_right)
-    right_statistics = (lse_right, lse_left, delta_right, delta_left)
+    plain = full and bias is None and max_lag is None
+    configs = backward_config(queries_and_keys + 2 * channels["BLOCK_DV"], plain, q_left.dtype)
+    left_statistics = (log2_lse_left, log2_lse_right, delta_left, delta_right)
+    right_statistics = (log2_lse_right, log2_lse_left, delta_right, delta_left)
     launches += [
         TunedLaunch(
             backward_blocks,
             _per_block(r * heads, a_count),
             (
-                *operands, bias, *statistics, *_operands(*own), scale, a_count, b_count, heads, longest,
-                max_lag,
+                *operands, bias, *statistics, *_operands(*own),
+                scale, a_count, b_count, heads, longest, max_lag, bucket(r * heads),
             ),
-            {**channels, "SIGN": sign},
-            config,
+            {**channels, "SIGN": sign, "FULL": full, "WIDE": wide},
+            *configs,
         )
         for operands, statistics, own, a_count, b_count, sign in (
             (left_and_right, left_statistics, (dq_left, dv_left, dk_left), n, m, 1),
@@ -221,7 +260,7 @@ def plan_backward(
         )
     ]  # fmt: skip
     if bias is None:
-        return launches, gradients, None
+        return launches, written, None
     # As many parts as there is work for, in no more memory than the statistics take.
     chunks = max(1, min((n + m) // lags, triton.cdiv(n, 4 * 32)))
     shares = empty((r * chunks, heads, lags), bias)
@@ -231,13 +270,13 @@ def plan_backward(
             lambda meta: (r * heads * chunks * triton.cdiv(lags, meta["BLOCK"]),),
             (
                 *left_and_right, bias, *left_statistics, shares,
-                scale, n, m, heads, longest, max_lag, chunks,
+                scale, n, m, heads, longest, max_lag, chunks, bucket(r * heads),
             ),
-            channels,
+            {**channels, "WIDE": wide},
             lag_bias_config(q_left.dtype),
         )
     )  # fmt: skip
-    return launches, gradients, shares
+    return launches, written, shares
 
 
 def _per_block(problems: int, count: int) -> Grid:

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch import extension
-from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.depth_loss import triton_entry
 from binaural.kernels.depth_loss.checks import check, check_weight, check_weight_tensor, check_weights
 from binaural.kernels.depth_loss.reference import reference
+from binaural.kernels.dispatch import extension
+from binaural.kernels.dispatch.backends import choose
 from binaural.kernels.dispatch.registration import complete_operator, define_operator
+from binaural.kernels.dispatch.scalars import to_python
 
 
 def edge_aware_loss(
@@ -48,7 +49,7 @@ def edge_aware_loss(
             value is not looked at. A tensor may require a gradient.
         lambda_edge: weight of edge, likewise.
         lambda_smooth: weight of smooth, likewise.
-        backend: one of `binaural.kernels.dispatch.backends.BACKENDS`; None takes the best available for the tensors.
+        backend: one of `binaural.kernels.BACKENDS`; None takes the best available for the tensors.
 
     Returns:
         total []: the weighted sum of the terms; float32, or float64 for a float64 prediction.
@@ -61,6 +62,7 @@ def edge_aware_loss(
     """
     check(pred, target)
     lambdas = {"lambda_recon": lambda_recon, "lambda_edge": lambda_edge, "lambda_smooth": lambda_smooth}
+    lambdas = {name: to_python(weight) for name, weight in lambdas.items()}
     for name, weight in lambdas.items():
         if isinstance(weight, Tensor):
             check_weight_tensor(name, weight, pred.device)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from binaural.kernels.dispatch.autocast import without_autocast
+
 EPSILON = 1e-6  # m²; keeps the gradient of |g| finite where the image is flat
 
 
@@ -13,7 +15,7 @@ def reference(pred: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Te
     Computes in float32, or in float64 for a float64 prediction. Returns total [] and terms [3].
     """
     wide = torch.promote_types(pred.dtype, torch.float32)
-    with torch.autocast(pred.device.type, enabled=False):
+    with without_autocast(pred):
         height, width = pred.shape[-2:]
         pred, target = (image.reshape(image.shape[0], height, width).to(wide) for image in (pred, target))
         valid = target.isfinite() & (target > 0)

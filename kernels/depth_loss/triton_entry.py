@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from binaural.kernels.dispatch.triton_launch import Launch, empty
+from binaural.kernels.dispatch.launch import Launch, empty, launch_all
 
 # A program's strip: short, so that a small batch still fills a GPU; the rows beyond its ends are read twice.
 ROWS = 16
@@ -22,8 +22,7 @@ def forward(
     pred: Tensor, target: Tensor, weights: Tensor, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     launches, outputs = plan_forward(pred, target, weights, with_gradient)
-    for launch in launches:
-        launch()
+    launch_all(launches, pred.device)
     return outputs
 
 
@@ -61,7 +60,7 @@ def plan_forward(
 
 def backward(grad_total: Tensor, coded: Tensor, scales: Tensor, pred: Tensor) -> Tensor:
     launch, grad_pred = plan_backward(grad_total, coded, scales, pred)
-    launch()
+    launch_all([launch], pred.device)
     return grad_pred
 
 

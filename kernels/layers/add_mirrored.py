@@ -1,39 +1,39 @@
-"""The sum of what two ears contribute, with half of its channels seen in the mirror."""
+"""Sum of both ears' maps, where the second half of the channels is mirrored."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.layers.maps import from_rows, runs_on_cpp
 
 
 def add_mirrored(both: Tensor) -> Tensor:
-    """What both ears contribute to a map, and to the map with the ears swapped, in the mirror.
+    """Add the maps of both ears, for a network that gives mirrored output when the ears are swapped.
 
-    The first half of an ear's channels is what it contributes as it is, the second half what it contributes
-    in the other's place:
+    The first half of an ear's channels is its contribution in its own place, the second half that in the
+    place of the other ear:
 
-        first half = left's first + right's second
-        second half = mirrored along the width(right's first + left's second)
+        first half of the sum = left[first half] + right[second half]
+        second half of the sum = (right[first half] + left[second half]), flipped along the width
 
-    The kernels read and write each element once: on the CPU, for channels-last maps of float32 or bfloat16;
-    all else runs as PyTorch's own operators.
+    The C++ kernels read and write each element once; they take channels-last maps of float32 or bfloat16.
+    PyTorch's operators run for all other maps.
 
     Args:
-        both: [2 B, C, H, W], C even; the left ear's maps before the right's.
+        both: [2 B, C, H, W], C even; the left ear's maps, then the right's.
 
     Returns:
         [B, C, H, W].
 
     Raises:
-        ValueError: an odd batch or an odd C.
+        ValueError: an odd batch or an odd C; a backend requested by `use_backend` that cannot run this call.
     """
     if both.dim() != 4 or both.shape[0] % 2 or both.shape[1] % 2:
         raise ValueError(f"both must be [2 B, C, H, W] with an even C, got {[*both.shape]}")
-    if not is_covered(both):
+    if not runs_on_cpp("add_mirrored", both):
         return reference.add_mirrored(both)
     y: Tensor = _AddMirrored.apply(both)
     return y
@@ -61,6 +61,5 @@ def _fake_backward(gradient: Tensor) -> Tensor:
     return gradient.new_empty((2 * batch, height, width, channels))
 
 
-if hasattr(torch.ops.binaural, "add_mirrored_forward"):
-    _forward = complete_operator("add_mirrored_forward", _fake_forward)
-    _backward = complete_operator("add_mirrored_backward", _fake_backward)
+_forward = extension_operator("add_mirrored_forward", _fake_forward)
+_backward = extension_operator("add_mirrored_backward", _fake_backward)

@@ -1,13 +1,13 @@
-"""Batch norm, ReLU and, where wanted, max-pooling as one operation."""
+"""Batch norm, ReLU and optionally max-pooling as one operation."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import as_map, empty_rows, from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.layers.maps import as_map, empty_rows, from_rows, runs_on_cpp
 
 
 def batch_norm_relu(
@@ -23,33 +23,34 @@ def batch_norm_relu(
     pool: bool = False,
     keep: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """ReLU(batch norm(x)), and its largest of each 2 × 2 pixels.
+    """Compute ReLU(batch norm(x)) and, if `pool`, its maximum over each 2 × 2 pixels.
 
-    Batch norm as in Ioffe and Szegedy, "Batch Normalization", 2015. With `training` it takes mean and
-    variance of the batch and moves the running ones towards them by `momentum`, in place; without, it takes
-    the running ones.
+    Batch norm as in Ioffe and Szegedy, "Batch Normalization", 2015. With `training` it normalises by mean and
+    variance of the batch, and updates the running ones in place; without, it normalises by the running ones.
 
-    The kernels read the map twice forward, and twice with the gradients backward, in place of one pass for
-    each of statistics, normalisation, activation, pooling, and their gradients and the sum of those. They
-    train on channels-last maps of float32 or bfloat16 on the CPU; all else runs as PyTorch's own operators.
+    The C++ kernels read the map twice in the forward pass, and map and gradient twice in the backward pass;
+    PyTorch's operators take one pass each for statistics, normalisation, activation, pooling, their gradients
+    and the sum of these. The kernels take channels-last maps of float32 or bfloat16, with weights of float32,
+    in training; PyTorch's operators run for all others, and on every backend without `training`.
 
     Args:
         x: [B, C, H, W].
         weight, bias, running_mean, running_var: [C], or [C / n]: then channels c, c + C / n, ... share the
             c-th norm, whose batch is all of their values.
-        training: take the statistics of the batch.
-        momentum: of the running statistics.
+        training: normalise by the statistics of the batch.
+        momentum: share of the batch in the updated running statistics.
         eps: added to the variance.
         pool: compute the pooled map too.
-        keep: write y; where nobody reads it, the pooled map alone saves a pass over memory.
+        keep: write y; without it the pooled map alone is written, which saves a pass over memory.
 
     Returns:
-        y: [B, C, H, W], or [B, 0, H, W] if it is not kept.
-        pooled: [B, C, H // 2, W // 2], or None.
+        y: [B, C, H, W], or [B, 0, H, W] without `keep`.
+        pooled: [B, C, H // 2, W // 2], or None without `pool`.
 
     Raises:
-        ValueError: neither y nor the pooled map is wanted, training on a single value per channel, a weight
-            whose size does not divide C, or what belongs to the norms in another size.
+        ValueError: neither `keep` nor `pool`, training on a single value per channel, a weight whose size
+            does not divide C, a bias or running statistics of another size than the weight; a backend
+            requested by `use_backend` that cannot run this call.
     """
     if not (pool or keep):
         raise ValueError("batch_norm_relu without keep needs pool: nothing would be computed")
@@ -60,7 +61,11 @@ def batch_norm_relu(
     for name, other in others.items():
         if other.shape != weight.shape:
             raise ValueError(f"{name} must have weight's shape {list(weight.shape)}, got {list(other.shape)}")
-    if not (training and is_covered(x) and x.numel() > norms and weight.dtype == torch.float32):
+    why_not = None
+    if weight.dtype != torch.float32:
+        why_not = "its kernels take weights of float32, and these are of another dtype"
+    # PyTorch raises for a batch of one value per norm.
+    if not (training and x.numel() > norms and runs_on_cpp("batch_norm_relu", x, why_not=why_not)):
         return reference.batch_norm_relu(
             x,
             weight,
@@ -74,17 +79,11 @@ def batch_norm_relu(
             keep=keep,
         )
     y, pooled, mean, var = _BatchNormReLU.apply(x, weight, bias, eps, pool, keep)
-    move_running(running_mean, running_var, mean, var, momentum, x.numel() // norms)
+    values = x.numel() // norms
+    with torch.no_grad():
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var * (values / (values - 1)), momentum)
     return y, pooled if pool else None
-
-
-@torch.no_grad()
-def move_running(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, values: int
-) -> None:
-    """Move the running statistics towards those of a batch of so many values, in place."""
-    running_mean.lerp_(mean, momentum)
-    running_var.lerp_(var * (values / (values - 1)), momentum)
 
 
 class _BatchNormReLU(torch.autograd.Function):
@@ -106,7 +105,7 @@ class _BatchNormReLU(torch.autograd.Function):
     def backward(
         ctx: Any, dy: Tensor | None, dpooled: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        # Compiled, gradients of what is not there come in all the same.
+        # Compiled code passes gradients also of the outputs that were not written.
         dy, dpooled = dy if ctx.keep else None, dpooled if ctx.pool else None
         if dy is None and dpooled is None:
             return None, None, None, None, None, None
@@ -140,6 +139,5 @@ def _fake_backward(
     return empty_rows(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
-if hasattr(torch.ops.binaural, "batch_norm_relu_forward"):
-    _forward = complete_operator("batch_norm_relu_forward", _fake_forward)
-    _backward = complete_operator("batch_norm_relu_backward", _fake_backward)
+_forward = extension_operator("batch_norm_relu_forward", _fake_forward)
+_backward = extension_operator("batch_norm_relu_backward", _fake_backward)

@@ -1,6 +1,6 @@
-"""The definitions, in plain PyTorch: every kernel is tested against them."""
+"""Definitions of the fused layers in plain PyTorch; the kernels are tested against them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +31,15 @@ def batch_norm_relu(
 
 
 def without_channels(x: Tensor) -> Tensor:
-    """[B, C, H, W] → [B, 0, H, W]: its size alone, to which no gradient flows."""
+    """A placeholder of the size of x without channels: [B, C, H, W] → [B, 0, H, W]. It has no gradient."""
     return x.detach()[:, :0]
 
 
 def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tensor:
-    """A batch norm of fewer channels than x has: channels c, c + norms, ... share its c-th.
+    """Apply a batch norm of fewer channels than x has: channels c, c + norms, ... share its c-th.
 
     Args:
-        norm: of maps with `norms` channels.
+        norm: a batch norm of maps with `norms` channels.
         x: [B, C, H, W].
         norms: a divisor of C.
 
@@ -49,14 +49,10 @@ def share_norms(norm: Callable[[Tensor], Tensor], x: Tensor, norms: int) -> Tens
     batch, channels, height, width = x.shape
     if channels == norms:
         return norm(x)
-    # They count as more pixels. In channels-last memory that is another view of the same map.
-    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, -1, norms).permute(0, 3, 1, 2)
-    return norm(pixels).permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`binaural.kernels.layers.layer_norm`."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+    # Channels that share a norm become pixels. In channels-last memory that is a view of the same map.
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height, width * (channels // norms), norms)
+    pixels = norm(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return pixels.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
@@ -70,10 +66,10 @@ def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
 
 
 def double(x: Tensor, dim: int) -> Tensor:
-    """x upsampled linearly to twice its size along `dim`, as `F.interpolate` does it without aligned corners.
+    """Upsample x linearly to twice its size along `dim`, as `F.interpolate` does with align_corners=False.
 
-    torch.compile makes of these slices one pass with a gradient that is another; of `F.interpolate` it makes
-    a gather, whose gradient adds to memory pixel by pixel.
+    torch.compile turns these slices into one pass, and their gradient into another; it turns `F.interpolate`
+    into a gather, whose gradient adds to memory pixel by pixel.
     """
     size = x.shape[dim]
     before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, size - 1)], dim)
@@ -82,14 +78,8 @@ def double(x: Tensor, dim: int) -> Tensor:
     return torch.stack([even, odd], dim + 1).flatten(dim, dim + 1)
 
 
-def mirror_weight(weight: Tensor, parts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """`binaural.kernels.layers.mirror_weight`."""
-    halves = weight.flip(-1).split([part // 2 for part in parts for _ in range(2)], dim=1)
-    exchanged = [halves[index ^ 1] for index in range(len(halves))]
-    return torch.cat([weight, torch.cat(exchanged, dim=1)]).to(dtype)
-
-
 def add_mirrored(both: Tensor) -> Tensor:
     """`binaural.kernels.layers.add_mirrored`."""
-    (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in both.chunk(2))
+    ears = both.split([both.shape[0] // 2] * 2)
+    (left, left_swapped), (right, right_swapped) = (ear.chunk(2, dim=1) for ear in ears)
     return torch.cat([left + right_swapped, (right + left_swapped).flip(-1)], dim=1)

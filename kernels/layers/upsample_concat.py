@@ -1,37 +1,38 @@
-"""Bilinear upsampling written straight into the concatenation with the skip connection."""
+"""Bilinear upsampling, written in place into the concatenation with a skip connection."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from binaural.kernels.dispatch.registration import extension_operator
 from binaural.kernels.layers import reference
-from binaural.kernels.layers.dispatch import as_map, from_rows, is_covered
-from binaural.kernels.dispatch.registration import complete_operator
+from binaural.kernels.layers.maps import as_map, from_rows, runs_on_cpp
 
 
 def upsample_concat(skip: Tensor, below: Tensor) -> Tensor:
-    """`below` upsampled bilinearly to the size of `skip` and put behind its channels.
+    """Upsample `below` bilinearly to the size of `skip`, and concatenate the channels of both.
 
-    The kernels write each pixel of the result once, and the gradient of the skip is a view: on the CPU, for
-    channels-last maps of float32 or bfloat16; all else runs as PyTorch's own operators.
+    The C++ kernels write each pixel of the result once, and the gradient of `skip` is a view; they take
+    channels-last maps of float32 or bfloat16. PyTorch's operators run for all others.
 
     Args:
-        skip: [B, C_skip, H, W]; one of no channels tells the size alone.
+        skip: [B, C_skip, H, W]; with C_skip = 0 it only sets the size.
         below: [B, C_below, h, w].
 
     Returns:
         [B, C_skip + C_below, H, W].
 
     Raises:
-        ValueError: maps of different batches.
+        ValueError: maps of different batches; a backend requested by `use_backend` that cannot run this call.
     """
     if skip.shape[0] != below.shape[0]:
         raise ValueError(
             f"skip and below must be of the same batch, got {[*skip.shape]} and {[*below.shape]}"
         )
-    tells_size_alone = skip.shape[1] == 0 and skip.dtype == below.dtype
-    if not (is_covered(below) and (tells_size_alone or is_covered(skip, below))):
+    # A skip without channels has a size and no elements, so that its memory format does not matter.
+    skips = () if skip.shape[1] == 0 and skip.dtype == below.dtype else (skip,)
+    if not runs_on_cpp("upsample_concat", below, *skips):
         return reference.upsample_concat(skip, below)
     joined: Tensor = _UpsampleConcat.apply(skip, below)
     return joined
@@ -43,7 +44,7 @@ class _UpsampleConcat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, skip: Tensor, below: Tensor) -> Tensor:
         ctx.channels, ctx.size = skip.shape[1], below.shape[2:]
-        # Inductor may have decomposed what made `below` into another layout than `is_covered` was shown.
+        # Inductor may have decomposed what made `below` into another layout than the one that was checked.
         return from_rows(_forward(skip, below.contiguous(memory_format=torch.channels_last)))
 
     @staticmethod
@@ -62,6 +63,5 @@ def _fake_backward(gradient: Tensor, height: int, width: int) -> Tensor:
     return gradient.new_empty((gradient.shape[0], height, width, gradient.shape[1]))
 
 
-if hasattr(torch.ops.binaural, "upsample_concat_forward"):
-    _forward = complete_operator("upsample_concat_forward", _fake_forward)
-    _backward = complete_operator("upsample_concat_backward", _fake_backward)
+_forward = extension_operator("upsample_concat_forward", _fake_forward)
+_backward = extension_operator("upsample_concat_backward", _fake_backward)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from benchmarks import compare_systems
-from benchmarks.comparison import report
+from benchmarks.comparison import comparison_report as report
+from benchmarks.comparison.compared_systems import BASELINE, SYSTEMS
 from benchmarks.comparison.figures import parameters, until, validations
 from benchmarks.comparison.runs import ROOT, Run, shuffle_labels, train_all
-from benchmarks.comparison.systems import BASELINE, SYSTEMS
 from binaural.data import BatVisionV2
 from binaural.simulate import simulate_dataset
 from binaural.training.options import parse_options
@@ -91,7 +91,7 @@ def test_a_comparison_from_end_to_end(rooms, tmp_path, capsys):
     assert "4 of 4 runs are done already" in capsys.readouterr().out
     with pytest.raises(SystemExit) as error:
         compare_systems.main([*command, "--learning_rate", "0.1"])
-    assert "was made with learning_rate = 0.001, this comparison wants 0.1" in str(error.value.code)
+    assert "was made with learning_rate = 0.001, expected 0.1" in str(error.value.code)
 
 
 @pytest.mark.parametrize("command", [["benchmarks/compare_systems.py"], ["-m", "benchmarks.compare_systems"]])
@@ -135,7 +135,7 @@ def test_a_run_from_before_an_option_is_another_run(tmp_path):
     run.check()
     del config["view_levels"]
     (run.folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"made with view_levels = \[\], this comparison wants \[3\]"):
+    with pytest.raises(ValueError, match=r"made with view_levels = \[\], expected \[3\]"):
         run.check()
 
 
@@ -216,23 +216,23 @@ def test_the_tables_say_what_was_measured(results, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".json", ".png"}
 
 
-def test_the_readmes_table_is_replaced(results, tmp_path):
-    readme = tmp_path / "README.md"
+def test_the_table_in_the_docs_is_replaced(results, tmp_path):
+    page = tmp_path / "results.md"
     begin, end = report.MARKERS
-    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    report.write_readme(readme, results, CONFIGURATION)
-    report.write_readme(readme, results, CONFIGURATION)
-    text = readme.read_text()
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    report.write_docs(page, results, CONFIGURATION)
+    report.write_docs(page, results, CONFIGURATION)
+    text = page.read_text()
     assert text.startswith(f"before\n{begin}\n| ")
     assert text.endswith(f"\n{end}\nafter\n")
     assert "old" not in text
     assert text.count("| `binaural` |") == 1
-    readme.write_text("nothing")
+    page.write_text("nothing")
     with pytest.raises(ValueError, match="expected the lines"):
-        report.write_readme(readme, results, CONFIGURATION)
-    assert readme.read_text() == "nothing"
+        report.write_docs(page, results, CONFIGURATION)
+    assert page.read_text() == "nothing"
 
 
-def test_the_readme_has_room_for_the_table():
-    text = (ROOT / "README.md").read_text()
+def test_the_docs_have_a_place_for_the_table():
+    text = (ROOT / "docs/results.md").read_text()
     assert 0 < text.find(report.MARKERS[0]) < text.find(report.MARKERS[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.parts import PARTS, measure_parts
-from benchmarks.systems import (
+from benchmarks.step_networks import (
     FAST_UNET,
     NAIVE_TIME,
     OURS,
@@ -16,8 +16,8 @@ from benchmarks.systems import (
     Step,
 )
 from benchmarks.training_step import measure, measure_naive, parts_section
+from binaural.training.build import make_network
 from binaural.training.options import parse_options
-from binaural.training.systems import make_network
 
 PROBLEM = Problem(base_channels=8, size=16, batch=2)
 SETTING = Setting("cpu", torch.float32, compiled=False)
@@ -63,7 +63,7 @@ def test_ours_is_the_network_that_train_py_makes():
 
 def test_fused_attention_is_counted():
     """The arithmetic of the fused kernels, which torch does not see, is that of the materialised form."""
-    from benchmarks.systems import System, make_ours
+    from benchmarks.step_networks import System, make_ours
     from binaural.losses import BinauralAttentionLoss
 
     fused = Step(SYSTEMS[OURS], PROBLEM, SETTING).count_flops()

@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader
 from binaural.data import BatVisionV2
 from binaural.losses import BinauralAttentionLoss
 from binaural.metrics import DepthMetrics
-from binaural.networks import BinauralAttentionDepthNet, UNet
+from binaural.models.binaural_attention import BinauralAttentionDepthNet
+from binaural.models.unet import UNet
 
 
 @pytest.fixture(autouse=True)

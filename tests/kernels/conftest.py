@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import cross_attention_emulated
 import depth_loss_emulated
+import instruction_sets
 import pytest
 import torch
-import instruction_sets
 from backend import BACKENDS, Backend, EmulatedCuda
 from guarded import Outputs
 from instruction_sets import INSTRUCTION_SETS, built_extension
@@ -75,7 +75,7 @@ def isa(request: pytest.FixtureRequest, force_isa: Callable[[str], None]) -> str
 
 @pytest.fixture
 def check_guards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Every output made by `binaural.kernels.dispatch.triton_launch.empty` holds NaN and lies between guard bands.
+    """Every output made by `binaural.kernels.dispatch.launch.empty` holds NaN and lies between guard bands.
 
     Gives a check that these are intact.
     """

@@ -111,5 +111,5 @@ _EMULATION = Emulation("cross_attention", "binaural.kernels.cross_attention.oper
 
 
 def emulated_backend(emulator: Emulator, shared_memory: int = A100) -> AbstractContextManager[None]:
-    """Inside, backend "cuda" of `binaural.kernels.cross_attention` takes CPU tensors and runs the emulated kernels."""
+    """Inside, backend "cuda" of `cross_attention` takes CPU tensors and runs the emulated kernels."""
     return _EMULATION.backend(EmulatedCrossAttention(emulator, shared_memory))

@@ -13,8 +13,8 @@ from backend import Backend
 from cross_attention_cases import Case, defined, make, relative_error
 from instruction_sets import INSTRUCTION_SETS
 
-from binaural import kernels
 from benchmarks.memory import peak_memory
+from binaural import kernels
 from binaural.kernels.dispatch import extension
 
 CASES = [
@@ -154,8 +154,8 @@ def test_nan_and_infinity_reach_no_query_that_masks_them(
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
     expected = defined(call)
     for name, ours, value in zip(call.names(), call.to(dtype).run("cpp"), expected, strict=True):
-        # Finite where the definition is. Its products of zero weights with NaN reach far beyond the band, where
-        # the kernels skip blocks; outputs and d lag_bias have none but those of the values.
+        # Finite where the definition is. Its products of zero weights with NaN reach far beyond the band,
+        # where the kernels skip blocks; outputs and d lag_bias have none but those of the values.
         finite = value.isfinite()
         assert ours[finite].isfinite().all(), name
         if finite.any() and value[finite].abs().max() > 0:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cross_attention_cases import NAMES, Case, make
+from cross_attention_cases import NAMES, Case, defined, make
 from torch import Tensor
 
-from binaural.kernels import cross_attention, use_backend
-from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
+from binaural.kernels import cross_attention, packed_cross_attention, use_backend
 from binaural.kernels.cross_attention import reference
+from binaural.kernels.dispatch.backends import WHY_UNAVAILABLE
 
 WHY_NOT = WHY_UNAVAILABLE["triton", "cross_attention"]
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -37,12 +37,20 @@ CASES = [
     Case(1, 20, 1, 2, 5, 128),
     Case(2, 17, 30, 1, 48, 7, max_lag=0, reach=2),
     Case(1, 128, 128, 1, 32, 32, reach=127),
-    Case(1, 40, 4, 2, 8, 8, max_lag=3),  # left steps beyond 6 have no partner
+    Case(1, 40, 4, 2, 8, 8, max_lag=3),  # left steps beyond 6 have no key
     Case(1, 24, 24, 2, 16, 16, size=100.0),
+    # full tiles, a bias of few lags, one exponential or (where logits are large) one for each direction
+    Case(2, 128, 128, 1, 32, 32, reach=8),
+    Case(2, 64, 64, 1, 64, 64, separate=True, reach=8),
+    Case(2, 32, 64, 2, 16, 16, reach=3),
+    Case(1, 64, 32, 1, 16, 16, reach=8, size=30.0),
+    Case(1, 64, 128, 1, 16, 16, reach=8, size=100.0),
     # a block at a time
+    Case(1, 256, 128, 1, 16, 32),
+    Case(1, 128, 256, 1, 16, 16, size=100.0),
     Case(1, 192, 128, 2, 16, 32, reach=9),
     Case(1, 130, 40, 1, 20, 20, separate=True, reach=131),
-    Case(1, 7, 170, 2, 16, 24, reach=12, max_lag=2),  # right steps beyond 8 have no partner
+    Case(1, 7, 170, 2, 16, 24, reach=12, max_lag=2),  # right steps beyond 8 have no key
     Case(1, 129, 131, 1, 120, 5, separate=True),
     Case(1, 33, 40, 1, 16, 300, reach=4),  # values in several parts
     Case(2, 140, 90, 1, 16, 16, separate=True, reach=20, max_lag=50),
@@ -138,7 +146,7 @@ def test_matches_the_definition(case: Case, dtype: torch.dtype, check_guards: Ca
 
 
 def test_statistics() -> None:
-    """lse is the natural logarithm of the denominator, -inf for a query without a partner."""
+    """lse is the natural logarithm of the denominator, -inf for a query whose keys are all masked."""
     q_left, q_right, v_left, v_right, *_ = inputs_of(Case(2, 30, 12, 2, 16, 16), torch.float32)
     forward = torch.ops.binaural.cross_attention_forward_triton
     o_left, _, lse_left, lse_right = forward(q_left, q_right, v_left, v_right, None, None, None, 0.25, 4)
@@ -148,6 +156,94 @@ def test_statistics() -> None:
     torch.testing.assert_close(lse_left.cpu(), s.logsumexp(-1))
     torch.testing.assert_close(lse_right.cpu(), s.logsumexp(-2))
     assert (o_left[:, 16:] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0, 0.5])
+@pytest.mark.parametrize("steps", [(64, 128), (128, 256), (100, 150)])
+def test_a_scale_of_any_sign(steps: tuple[int, int], scale: float) -> None:
+    inputs = inputs_of(Case(1, *steps, 1, 16, 16), torch.float32)[:4]
+    outputs = cross_attention(*inputs, scale=scale, backend="triton")
+    for o, exact in zip(outputs, reference(*inputs, scale=scale), strict=True):
+        torch.testing.assert_close(o, exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [7.9, 8.6, 41.0, 42.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_logits_at_the_limit_of_the_shared_exponential(dtype: torch.dtype, largest: float) -> None:
+    """All logits of one row are `largest`, of another -`largest`: powers of two around the limits 2^12 and 2^60."""
+    q_left, q_right, v_left, v_right, *_ = inputs_of(Case(1, 64, 64, 1, 16, 16), dtype)
+    q_left, q_right = torch.zeros_like(q_left), torch.zeros_like(q_right)
+    q_left[0, 3, 0, 0], q_left[0, 4, 0, 0], q_right[..., 0] = 1, -1, largest
+    inputs = (q_left, q_right, v_left, v_right)
+    ours = cross_attention(*inputs, scale=1.0, backend="triton")
+    exact = reference(*(t.double() for t in inputs), scale=1.0)
+    theirs = in_pytorch(*inputs, None, None, None, 1.0, None)
+    for our, truth, their in zip(ours, exact, theirs, strict=True):
+        assert error(our, truth) <= 2 * error(their, truth) + 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("steps", [64, 40, 70])
+def test_a_bias_of_minus_infinity_masks(steps: int) -> None:
+    """Some lags, then all of them, when all outputs and gradients are zeros."""
+    call = make(Case(1, steps, steps, 2, 16, 16, reach=8)).to(torch.float32, DEVICE)
+    with torch.no_grad():
+        call.lag_bias[0, 5:9] = float("-inf")
+        call.lag_bias[1, ::2] = float("-inf")
+    for ours, exact in zip(call.run("triton"), defined(call), strict=True):
+        torch.testing.assert_close(ours, exact, atol=1e-5, rtol=1e-5)
+    call = make(Case(1, 8, 8, 2, 16, 16, reach=8)).to(torch.float32, DEVICE)
+    with torch.no_grad():
+        call.lag_bias.fill_(float("-inf"))
+    for ours in call.run("triton"):
+        assert (ours == 0).all()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["q_left", "q_right", "k_right", "v_right"])
+@pytest.mark.parametrize("steps", [40, 70])  # whole, and a block at a time
+def test_what_is_not_finite_does_not_pass_a_mask(steps: int, name: str, poison: float) -> None:
+    """Where the definition's results are finite, so are the kernels', and the same; lags beyond the mask as well."""
+    case = Case(1, steps, steps, 2, 16, 16, max_lag=2, reach=5, separate=name.startswith("k"))
+    call = make(case).to(torch.float32, DEVICE)
+    with torch.no_grad():
+        call.inputs[name][0, 20, 0, 3] = poison
+    ours, exact = call.run("triton"), defined(call)
+    for what, our, value in zip(call.names(), ours, exact, strict=True):
+        finite = value.isfinite()
+        torch.testing.assert_close(our[finite], value[finite], atol=2e-5, rtol=1e-4, msg=what)
+    by_name = dict(zip(call.names(), ours, strict=True))
+    assert (
+        by_name["lag_bias" if "lag_bias" in by_name else "d lag_bias"][:, [0, 1, 2, -3, -2, -1]].eq(0).all()
+    )
+    if name == "q_right":  # rows that mask the key
+        far = [i for i in range(steps) if abs(i - 20) > 2]
+        assert by_name["o_left"][:, far].isfinite().all()
+        assert by_name["d v_left"][:, far].isfinite().all()
+
+
+def test_a_packed_tensor_is_neither_split_nor_joined() -> None:
+    """The kernels write outputs and gradients of both ears where they belong: no operator copies them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Operators(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    packed = torch.randn(4, 20, 2 * (16 + 16), device=DEVICE, requires_grad=True)
+    bias = torch.randn(2, 17, device=DEVICE, requires_grad=True)
+    with Operators() as seen:
+        o = packed_cross_attention(packed, 2, 32, 32, lag_bias=bias, backend="triton")
+        torch.autograd.grad(o, (packed, bias), torch.ones_like(o))
+    copies = [
+        name for name in seen.names if any(word in name for word in ("cat", "copy", "clone", "fill", "zero"))
+    ]
+    assert not copies
+    assert sum("packed" in name for name in seen.names) == 2
 
 
 def shortened(values: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from binaural.kernels.dispatch import extension
 from binaural.kernels.depth_loss.operator import _FORWARD
+from binaural.kernels.dispatch import extension
 
 
 @pytest.mark.skipif(extension.WHY_NOT_LOADED is not None, reason="the extension is not built")

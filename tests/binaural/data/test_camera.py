@@ -1,6 +1,8 @@
 """Camera pictures beside the recordings."""
 
 import csv
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 from binaural.data import BatVisionV1, BatVisionV2
+from binaural.data.camera import read_picture
 
 
 @pytest.fixture
@@ -71,6 +74,42 @@ def test_a_broken_picture_is_named(pictured):
     (pictured / "Attic/camera/c_0.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"c_0\.png: not a readable picture"):
         BatVisionV2(pictured, "train", camera=True)[0]
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG file that declares its size and holds no pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png(100_000, 100_000), ""),
+        (png(10_000, 10_000), "10000 x 10000 pixels, expected at most"),
+        (png(0, 0), ""),
+        (b"P6\n128 72J\n255\n" + bytes(128 * 72 * 3), ""),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot identify"),
+        (b"", ""),
+    ],
+    ids=["bomb", "large", "empty", "ppm", "postscript", "no bytes"],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_hostile_pictures_are_named(tmp_path, content, reason):
+    path = tmp_path / "a.jpeg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.jpeg: not a readable picture .*" + reason):
+        read_picture(path, 32)
 
 
 @pytest.mark.parametrize("options", [{"camera": True}, {"features": ["camera"]}])

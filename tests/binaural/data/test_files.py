@@ -73,6 +73,54 @@ def test_binary_csv_and_byte_order_mark(tmp_path):
         read_table(path, ["depth path"])
 
 
+def test_rows_without_a_value_are_skipped(v2_root, edit_csv):
+    edit_csv(v2_root / "Attic/train.csv", lambda text: text + 2 * ("," * 11 + "\n"))
+    assert len(BatVisionV2(v2_root, "train", locations=["Attic"])) == 3
+
+
+def test_windows_separators(v2_root, edit_csv):
+    edit_csv(v2_root / "Attic/train.csv", lambda text: text.replace("Attic/audio/", "Attic\\audio\\"))
+    recordings = BatVisionV2(v2_root, "train").recordings
+    assert recordings[0].audio == (v2_root / "Attic/audio/audio_0.wav",)
+
+
+def test_absolute_paths_in_the_folder_become_relative(v2_root, edit_csv, tmp_path, monkeypatch):
+    edit_csv(v2_root / "Attic/train.csv", lambda text: text.replace("Attic/", f"{v2_root.resolve()}/Attic/"))
+    (tmp_path / "link").symlink_to(v2_root)
+    monkeypatch.chdir(tmp_path)
+    for root in (v2_root, tmp_path / "link", Path("link"), Path(v2_root.name)):
+        data = BatVisionV2(root, "train", blacklist=["Attic/audio/audio_1.wav"])
+        assert [r.audio[0].relative_to(root).as_posix() for r in data.recordings] == [
+            "Attic/audio/audio_0.wav",
+            "Attic/audio/audio_2.wav",
+            "Hall/audio/audio_0.wav",
+            "Hall/audio/audio_1.wav",
+        ]
+
+
+def test_absolute_paths_elsewhere_are_read_with_a_warning(v2_root, edit_csv, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (v2_root / "Attic/audio/audio_0.wav").rename(tmp_path / "disk/audio_0.wav")
+    edit_csv(
+        v2_root / "Attic/train.csv",
+        lambda text: text.replace("Attic/audio/,audio_0", f"{tmp_path}/disk/,audio_0"),
+    )
+    with pytest.warns(UserWarning, match=r"1 files .* lie outside this folder, the first .*audio_0\.wav"):
+        data = BatVisionV2(v2_root, "train", max_depth=10, image_size=32)
+    assert data[0][0].shape == (2, 32, 32)
+
+
+def test_relative_paths_must_stay_in_the_folder(v2_root, v1_root, edit_csv):
+    edit_csv(
+        v2_root / "Attic/train.csv", lambda text: text.replace("Attic/audio/", "Attic/../../Attic/audio/")
+    )
+    with pytest.raises(ValueError, match=r"train\.csv: .* lies outside the data folder"):
+        BatVisionV2(v2_root, "train")
+    edit_csv(v1_root / "train.csv", lambda text: text.replace("audio/left_1", "../left_1"))
+    with pytest.raises(ValueError, match=r"train\.csv: \.\./left_1\.npy lies outside"):
+        BatVisionV1(v1_root, "train")
+
+
 def test_v1_csv_names_the_missing_column(v1_root, edit_csv):
     edit_csv(v1_root / "train.csv", lambda text: text.replace("audio path right", "right"))
     with pytest.raises(ValueError, match=r"no column \['audio path right'\], expected .*found"):
@@ -127,6 +175,33 @@ def test_unusable_wav(tmp_path):
         read_wav(path, 1000)
 
 
+def test_floats_that_are_integers_values_are_refused(tmp_path):
+    path = tmp_path / "echo.wav"
+    audio = np.random.default_rng(0).standard_normal((1000, 2)).astype(np.float32)
+    for values in (np.rint(3 * audio), 1000 * audio):
+        soundfile.write(path, values, 44100, subtype="FLOAT")
+        with pytest.raises(ValueError, match=r"echo\.wav: floating samples up to .* full scale at 1"):
+            read_wav(path, 1000)
+    soundfile.write(path, audio, 44100, subtype="DOUBLE")  # peaks above full scale are not integers
+    np.testing.assert_array_equal(read_wav(path, None)[0].numpy(), audio.T)
+
+
+@pytest.mark.parametrize("frames", [1, 16, 64, 256])
+def test_recordings_shorter_than_a_window_of_the_official_preprocessing(v2_root, v1_root, frames):
+    write_wav(v2_root / "Attic/audio/audio_0.wav", frames=frames)
+    data = BatVisionV2(v2_root, "train", max_depth=10, preprocessing="official")
+    with pytest.raises(
+        ValueError, match=rf"audio_0\.wav: {frames} samples at 44.1 kHz, expected at least 257"
+    ):
+        data[0]
+    for ear in ("left", "right"):
+        np.save(v1_root / f"audio/{ear}_0.npy", np.ones(frames, np.float32))
+    with pytest.raises(ValueError, match=rf"left_0\.npy: {frames} samples"):
+        BatVisionV1(v1_root, "train", preprocessing="official")[0]
+    with pytest.raises(ValueError, match=r"max_depth=0\.5: 129 samples, expected at least 257"):
+        BatVisionV2(v2_root, "train", max_depth=0.5, preprocessing="official")
+
+
 def test_recording_shorter_than_the_echo(v2_root):
     write_wav(v2_root / "Attic/audio/audio_0.wav", frames=2000)
     with pytest.raises(ValueError, match=r"audio_0\.wav: 2000 frames at 44.1 kHz, expected at least 2841"):
@@ -159,7 +234,7 @@ def test_truncated_and_archived_arrays(tmp_path):
         read()
     with open(path, "wb") as file:
         np.savez(file, depth=np.ones((4, 5)))
-    with pytest.raises(ValueError, match=r"depth\.npy: an archive of arrays"):
+    with pytest.raises(ValueError, match=r"depth\.npy: not a readable .*an archive of arrays"):
         read()
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from binaural.simulate import echoes
+from binaural.simulate import echo_paths as echoes
 from binaural.simulate.air import air_absorption
 from binaural.simulate.constants import SAMPLE_RATE
 

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import signal
@@ -204,6 +205,52 @@ def test_other_content_is_refused_and_untouched(complete, tmp_path):
 def test_an_empty_folder_is_filled(complete, tmp_path):
     (tmp_path / "empty").mkdir()
     assert contents(simulate_dataset(tmp_path / "empty", workers=1, **SMALL)) == contents(complete)
+
+
+def test_a_linked_folder_is_filled(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    root = simulate_dataset(tmp_path / "data", 1, 1, 1, depth_width=32, workers=1, progress=False)
+    assert root == tmp_path / "data"
+    assert root.is_symlink()
+    assert len(list((tmp_path / "disk/Simulated/audio").glob("*.wav"))) == 3
+
+
+def test_a_mount_point_is_refused_before_any_room(tmp_path, monkeypatch):
+    def busy(self):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(Path, "rmdir", busy)
+    monkeypatch.setattr(dataset, "simulate_recording", pytest.fail)
+    with pytest.raises(OSError, match=r"mount point does not allow; name a folder in it.*data'") as error:
+        simulate_dataset(tmp_path / "data", **SMALL)
+    assert error.value.errno == errno.EBUSY
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_callers_handler_of_sigterm_is_restored(complete, tmp_path, capsys):
+    def handler(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert main([str(tmp_path / "data"), "--rooms_train", "0"]) == 2
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert dataset._cores() >= 1
+
+
+def test_a_missing_ray_caster_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install embreex"):
+        simulate_dataset(tmp_path / "data", **SMALL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rooms_of_a_mesh(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from binaural.simulate import echoes
+from binaural.simulate import echo_paths as echoes
 from binaural.simulate.mesh import load_mesh, random_mesh_pose
 from binaural.simulate.scene import CLEARANCE, Pose, clearance
 

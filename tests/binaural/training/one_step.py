@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from binaural.training.build import make_loss, make_network
 from binaural.training.options import parse_options
 from binaural.training.processes import Processes
 from binaural.training.run_folder import RunFolder
 from binaural.training.sync_batchnorm import synchronise_batchnorm
-from binaural.training.systems import make_loss, make_network
 from binaural.training.trainer import Trainer
 
 

@@ -1,8 +1,13 @@
 import json
+import os
+import re
+from dataclasses import asdict
 
 import pytest
 
-from binaural.training.options import parse_options
+from binaural.models import BinauralAttentionOptions
+from binaural.training.build import make_network
+from binaural.training.options import DEFAULTS, MODEL_OPTION_NAMES, parse_options
 
 
 def test_defaults_by_dataset(tmp_path):
@@ -14,6 +19,7 @@ def test_defaults_by_dataset(tmp_path):
         ["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path), "--base_channels", "32"]
     )
     assert given.base_channels == 32
+    assert full.num_workers == min(8, len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize(
@@ -28,25 +34,30 @@ def test_defaults_by_dataset(tmp_path):
         (["--dataset", "batvisionv2"], "needs --dataset_dir"),
         (["--dataset", "batvisionv2", "--dataset_dir", "nowhere"], "there is no folder nowhere"),
         (["--image_size", "65"], "multiple of 16"),
-        (["--batch_size", "1501"], "--batch_size 1501 is more than --simulated_rooms has"),
+        (["--batch_size", "1501"], "--batch_size must be at most 1500, the number of training samples, got"),
+        (["--accumulate", "94"], "--accumulate must be at most 93, the batches of an epoch, got 94"),
+        (["--heads", "4"], "unrecognized arguments: --heads"),
         (["--max_depth", "77"], "simulated recordings end before the echo from 77 m"),
         (["--seed", str(2**63)], "--seed must be below 2^63"),
         (["--attention_levels", "2", "6"], "different levels from 1 to 5"),
-        (["--scope", "plane", "--max_lag", "3"], "--max_lag needs --scope time"),
-        (["--features", "magnitude", "magnitude"], "--features must be different ones"),
+        (["--features", "magnitude", "magnitude"], "--features must be different ones of"),
         (["--features", "camera"], "invalid choice: 'camera'"),
-        (["--features", "ipd", "--preprocessing", "official"], "knows the magnitude alone"),
-        (["--model", "adabins_teacher", "--features", "ipd"], "adabins_teacher sees the camera"),
+        (["--features", "ipd", "--preprocessing", "official"], "has magnitude alone"),
+        (["--model", "adabins_teacher", "--features", "ipd"], "the input of adabins_teacher is the camera"),
         (["--model", "adabins_distill"], "train the teacher first, with --model adabins_teacher"),
         (["--model", "unet", "--teacher", "x"], "--teacher, a folder"),
-        (["--model", "base_residual", "--lambda_edge", "1"], "trained by a loss of its own"),
-        (["--model", "unet_pix2pix", "--use_adaptive_loss"], "trained by a loss of its own"),
-        (["--matching", "concatenation", "--scope", "plane"], "concatenation needs --scope time"),
+        (
+            ["--model", "base_residual", "--lambda_edge", "1"],
+            "--lambda_edge is an option of binaural and unet",
+        ),
+        (["--model", "unet_pix2pix", "--use_adaptive_loss"], "got --model unet_pix2pix"),
+        (["--model", "unet", "--attention_levels", "3"], "--attention_levels is an option of binaural, got"),
+        (["--ear_width", "0"], "expected a number above 0"),
         (["--exclude_locations", "Attic"], "simulated has no locations"),
         (["--experiment_name", "../x"], "without a path"),
         (["--resume"], "--resume needs --experiment_name"),
         (["--resume", "--experiment_name", "never"], "there is no run at"),
-        (["--lambda_recon", "0", "--lambda_edge", "0", "--lambda_smooth", "0"], "nothing to learn"),
+        (["--lambda_recon", "0", "--lambda_edge", "0", "--lambda_smooth", "0"], "must not all be 0"),
     ],
 )
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
@@ -68,7 +79,7 @@ def test_resume_takes_the_saved_options(tmp_path, capsys):
     assert (options.model, options.batch_size, options.num_workers) == ("unet", 4, 1)
     with pytest.raises(SystemExit):
         parse_options([*where, "--batch_size", "8"])
-    assert "started with batch_size = 4 and cannot go on with 8" in capsys.readouterr().err
+    assert "started with batch_size = 4, which cannot become 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,10 @@ def test_levels_of_the_view_transform(capsys):
     assert parse_options(["--model", "unet", "--view_levels", "3"]).view_levels == [3]
     for wrong, message in (
         (["--view_levels", "6"], "--view_levels must be different levels from 1 to 5, got (6,)"),
-        (["--view_levels", "3", "--model", "base_residual"], "base_residual has no view transform"),
+        (
+            ["--view_levels", "3", "--model", "base_residual"],
+            "--view_levels is an option of binaural and unet",
+        ),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)
@@ -119,9 +133,15 @@ def test_levels_of_the_skips(capsys):
         assert parse_options(arguments).skip_levels == expected
     for wrong, message in (
         (["--skip_levels", "3", "5"], "--skip_levels must be different levels from 1 to 4, got (3, 5)"),
-        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,): nobody"),
-        (["--skip_levels", "4"], "must have level 3, to whose map view transforms add"),
-        (["--skip_levels", "3", "--model", "base_residual"], "base_residual has no such option"),
+        (
+            ["--skip_levels", "3", "--attention_levels", "2"],
+            "--attention_levels: attention at (2,) has no effect",
+        ),
+        (["--skip_levels", "4"], "must include 3, the level that view transforms add to"),
+        (
+            ["--skip_levels", "3", "--model", "base_residual"],
+            "--skip_levels is an option of binaural and unet",
+        ),
     ):
         with pytest.raises(SystemExit):
             parse_options(wrong)
@@ -131,8 +151,61 @@ def test_levels_of_the_skips(capsys):
 def test_symmetric_networks_have_even_channels(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--base_channels", "7"])
-    assert "must be even, got 7; --no-symmetric" in capsys.readouterr().err
+    assert "--base_channels must be even if symmetric, got 7" in capsys.readouterr().err
     assert parse_options(["--base_channels", "7", "--no-symmetric"]).base_channels == 7
+
+
+def test_optimizers_and_schedulers_in_any_case():
+    assert parse_options(["--optimizer", "AdamW", "--scheduler", "Step"]).optimizer == "adamw"
+    assert parse_options(["--optimizer", "SGD", "--scheduler", "Step"]).scheduler == "step"
+    assert parse_options(["--optimizer", "Adam", "--model", "UNet"]).optimizer == "adam"
+    assert parse_options(["--features", "IPD", "magnitude"]).features == ["ipd", "magnitude"]
+
+
+def test_defaults_of_a_model_are_those_of_its_class():
+    options = vars(parse_options([]))
+    for name, value in asdict(BinauralAttentionOptions()).items():
+        assert options[name] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_options_that_left_the_command_line_are_kept_by_older_runs(tmp_path):
+    """Version 0.1 had --scope, --heads and others, which config.json of its runs names."""
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--experiment_name", "run"])) | {
+        "scope": "plane",
+        "heads": 2,
+        "channels_last": True,
+    }
+    (run / "config.json").write_text(json.dumps(saved))
+    options = parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    arguments = make_network(options).arguments
+    assert (arguments["scope"], arguments["heads"]) == ("plane", 2)
+    assert arguments["similarity"] == "shared"
+
+
+def test_an_older_run_of_another_model_has_options_that_its_model_lacks(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    older = {"attention_levels": [3, 5], "symmetric": True, "heads": 4, "scope": "time", "max_lag": None}
+    saved = vars(parse_options(["--experiment_name", "run", "--model", "unet"])) | older
+    (run / "config.json").write_text(json.dumps(saved))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    arguments = make_network(parse_options([*where, "--model", "unet"])).arguments
+    assert (arguments["skip_levels"], arguments["view_levels"]) == ((1, 2, 3, 4), ())
+
+
+def test_a_resumed_run_keeps_the_defaults_of_options_that_its_config_lacks(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--experiment_name", "run"]))
+    del saved["ear_width"]
+    (run / "config.json").write_text(json.dumps(saved))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    assert parse_options([*where, "--ear_width", "1"]).ear_width == 1
+    with pytest.raises(SystemExit):
+        parse_options([*where, "--ear_width", "0.5"])
+    assert "started with ear_width = 1.0, which cannot become 0.5" in capsys.readouterr().err
 
 
 def test_resume_from_a_damaged_config(tmp_path, capsys):
@@ -141,11 +214,42 @@ def test_resume_from_a_damaged_config(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
     assert f"{tmp_path / 'run' / 'config.json'} is not the JSON" in capsys.readouterr().err
+    (tmp_path / "run" / "config.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert "must be a JSON object of options, got list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dataset", "batvisionv3", "dataset must be of"),
+        ("batch_size", "four", "batch_size must be like 16, got 'four'"),
+        ("augment", 1, "augment must be like True, got 1"),
+    ],
+)
+def test_resume_from_a_config_with_a_wrong_value(name, value, message, tmp_path, capsys):
+    path = tmp_path / "run" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(vars(parse_options(["--experiment_name", "run"])) | {name: value}))
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert f"{path}: {message}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])
-    text = capsys.readouterr().out
-    for option in ("--dataset", "--use_adaptive_loss", "--lambda_smooth", "--resume", "--precision"):
-        assert option in text
+    text = " ".join(capsys.readouterr().out.split())
+    for name in (*DEFAULTS, *MODEL_OPTION_NAMES):
+        assert re.search(rf"--{name}\b", text), name
+    assert not re.search(r"\(default ?\)", text)
+    assert "True" not in text
+    for described in (
+        "peak learning rate (default 0.001)",
+        "order and augmentation (default 0)",
+        "the metrics (default 0.0)",
+        "(default simulated: 0, batvisionv1: ",
+        "noise (default on)",
+    ):
+        assert described in text

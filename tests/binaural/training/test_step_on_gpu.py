@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
     [
         [],
         ["--features", "magnitude", "ipd"],
-        ["--no-symmetric", "--similarity", "separate"],
+        ["--no-symmetric"],
         ["--matching", "group_correlation"],
         ["--model", "unet"],
         ["--model", "base_residual"],

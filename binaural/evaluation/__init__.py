@@ -1,5 +1,0 @@
-"""Measuring networks: over a data set, image by image, two on the same images, and with ears muted."""
-
-from binaural.evaluation.measuring import ConstantPredictor, evaluate, mean_depth, predict
-
-__all__ = ["ConstantPredictor", "evaluate", "mean_depth", "predict"]

@@ -1,6 +1,6 @@
-"""Train a network that sees depth in binaural echoes.
+"""Train a network that predicts depth from binaural echoes.
 
-`python train.py` trains on simulated rooms, made on first use; `python train.py --help` tells the rest.
+`python train.py` trains on simulated rooms, made on first use; `python train.py --help` lists the options.
 """
 
 import signal
@@ -30,7 +30,7 @@ from binaural.training.interruption import Interruption, StopRequested
 from binaural.training.optimisation import choose_compile
 from binaural.training.options import Options, parse_options
 from binaural.training.processes import Processes
-from binaural.training.run_folder import RunFolder, choose_run_folder
+from binaural.training.run_folder import RunFolder, claim_run_folder
 from binaural.training.sync_batchnorm import synchronise_batchnorm
 from binaural.training.trainer import LossNotFinite, Trainer
 
@@ -41,26 +41,35 @@ def main(arguments: list[str] | None = None) -> None:
     kernels = use_backend(options.kernel_backend) if options.kernel_backend else nullcontext()
     try:
         with kernels, Processes(choose_device(options.device)) as processes:
-            train(options, processes)
+            claim_and_train(options, processes)
     except (ValueError, OSError, LossNotFinite) as error:
-        # An error in a loading process comes with its traceback there; its last line is the error.
+        # The message of an error in a worker process is its traceback; the last line is the error.
         sys.exit(f"train.py: {str(error).rstrip().splitlines()[-1]}")
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        sys.exit(f"train.py: a process that loads data died, for lack of memory perhaps: {error}")
+        sys.exit(f"train.py: a worker process that loads data died, perhaps for lack of memory: {error}")
     except KeyboardInterrupt:
         sys.exit("train.py: stopped")
 
 
-def train(options: Options, processes: Processes) -> None:
+def claim_and_train(options: Options, processes: Processes) -> None:
+    """Train in a folder that no other process uses."""
+    claimed = claim_run_folder(options) if processes.main else None
+    try:
+        train(options, processes, Path(processes.from_main(lambda: str(claimed and claimed.path))))
+    finally:
+        if claimed is not None:
+            claimed.release()
+
+
+def train(options: Options, processes: Processes, path: Path) -> None:
     set_up_heap()
     torch.manual_seed(options.seed)
     device = processes.device
     precision, why_precision = choose_precision(options.precision, device)
     compiled, why_compiled = choose_compile(options.compile, device, options.sync_batchnorm)
     share = processes.share_of(options.batch_size)
-    path = Path(processes.from_main(lambda: str(choose_run_folder(options))))
 
     # Network
     network = make_network(options).to(device).to(memory_format=torch.channels_last)
@@ -90,7 +99,7 @@ def train(options: Options, processes: Processes) -> None:
         + (f", {processes.count} processes" if processes.count > 1 else "")
     )
 
-    if options.cache:  # the test split is read once
+    if options.cache:  # not the test split, which is read once
         train_set, val_set = (cached(options, splits[split], split) for split in ("train", "val"))
 
     # The run
@@ -100,13 +109,16 @@ def train(options: Options, processes: Processes) -> None:
     run.begin(wandb_config=vars(options) if options.use_wandb else None)
     if options.resume:
         if (state := run.load_state()) is not None:
-            trainer.load_state(state)
+            try:
+                trainer.load_state(state)
+            except ValueError as error:
+                raise ValueError(f"{run.state_file}: {error}") from error
         run.trim_log(trainer.total_steps)
-        print(f"going on in epoch {trainer.epoch + 1} after step {trainer.step}")
+        print(f"continuing in epoch {trainer.epoch + 1} after step {trainer.step}")
     run.write_json("config.json", {name: value for name, value in vars(options).items() if name != "resume"})
 
     def measure(network: torch.nn.Module, dataset: Echoes) -> dict[str, float]:
-        """The metrics over all samples, of which each process takes every so many."""
+        """The metrics over all samples; each rank takes an equal share."""
         own = Subset(dataset, range(processes.rank, len(dataset), processes.count))
         batches = evaluation_loader(own, share, options.num_workers)
         metrics = evaluate(
@@ -134,7 +146,7 @@ def train(options: Options, processes: Processes) -> None:
                 save_last(run, trainer, options)
 
             print(f"test, pixels deeper than {options.metric_threshold:g} m:")
-            processes.wait()  # for the main one to have saved
+            processes.wait()  # until the first rank has saved
             best = load_network(run.best).to(device).to(memory_format=torch.channels_last)
             constant = ConstantPredictor(mean_depth(interruption.watch(train_set.depths())))
             results, floor = measure(best, test_set), measure(constant, test_set)
@@ -164,9 +176,9 @@ def train(options: Options, processes: Processes) -> None:
 
 
 def open_dataset(options: Options, split: str) -> EchoDataset:
-    """A split as the options want it; a location that is held out is in the test split alone.
+    """A split of the data set; excluded locations are in the test split alone.
 
-    A student's training split has the camera's pictures too, which its teacher looks at.
+    The training split for distillation also has the camera's pictures, the input of the teacher.
     """
     locations: dict[str, Any] = {}
     if options.exclude_locations:
@@ -194,7 +206,7 @@ def cached(options: Options, dataset: EchoDataset, split: str) -> CachedEchoes:
 
 
 def description(options: Options) -> dict[str, Any]:
-    """What the saved network must be fed with, for its `config.json`."""
+    """How the network's input is made, for its `config.json`."""
     names = ("dataset", "image_size", "max_depth", "preprocessing", "features")
     return {"input": {name: getattr(options, name) for name in names}}
 
@@ -209,6 +221,8 @@ def describe(metrics: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    # Before and after training, SIGTERM ends the run as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Before and after training, SIGTERM and SIGHUP end the run as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     main()

@@ -1,4 +1,4 @@
-"""What networks are fed with: kinds of channels, and what becomes of them when the ears are swapped or muted.
+"""Kinds of input channels, and how they change when the ears are swapped or muted.
 
 A network's input is [B, C, H, W] (W time): the channels of its features, in the order of their names. The
 modules that make them of a waveform are in `binaural.data.front_end`.
@@ -82,19 +82,19 @@ def swap_ears(x: Tensor, features: Sequence[str]) -> Tensor:
 
 
 def mute(x: Tensor, features: Sequence[str], ear: int) -> Tensor:
-    """Input [..., C, H, W] as it would be if the left (0) or the right (1) ear heard nothing."""
-    heard = x.new_tensor([1.0, 1.0])
-    heard[ear] = 0.0
+    """Input [..., C, H, W] with the left (0) or the right (1) ear muted."""
+    unmuted = x.new_tensor([1.0, 1.0])
+    unmuted[ear] = 0.0
     return _join(
         [
-            part * heard.view(2, 1, 1) if FEATURES[name].per_ear else torch.zeros_like(part)
+            part * unmuted.view(2, 1, 1) if FEATURES[name].per_ear else torch.zeros_like(part)
             for name, part in _split(x, features)
         ]
     )
 
 
 def ears(x: Tensor, features: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Input [..., C, H, W] as either ear hears it: its own channels, and how the other ear differs from it.
+    """Input [..., C, H, W] of each ear: its own channels, and the difference of the other ear from it.
 
     Of what tells the difference the right ear gets what the left one would with the ears swapped: the phase
     difference with its sign changed, the lags reversed. So both are alike to encoders with the same weights.
@@ -112,10 +112,10 @@ def ear_channels(features: Sequence[str]) -> int:
     """Channels that `ears` gives to each.
 
     Raises:
-        ValueError: the camera's picture, which no ear hears.
+        ValueError: the camera's picture, which has no ears.
     """
     if set(CAMERA) & set(features):
-        raise ValueError("a network with two ears hears; it cannot be fed with the camera's picture")
+        raise ValueError("features must be of sound for a network with two ears, got the camera's picture")
     return sum(1 if FEATURES[name].per_ear else len(FEATURES[name].channels) for name in features)
 
 

@@ -1,4 +1,4 @@
-"""What the networks are trained to minimise."""
+"""Training losses."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ SMOOTH_RAMP = (0.3, 0.4)
 
 
 class DepthLoss(nn.Module):
-    """What all losses share: `loss(output of a network in training mode, target, ...)` → total, terms.
+    """Base class: `loss(output of a network in training mode, target, ...)` → total, terms.
 
     The total [] has a gradient; the terms, without their weights, are detached and on the device, so that
     reading the loss never waits for it.
@@ -48,12 +48,12 @@ class MaskedL1Loss(DepthLoss):
 
 
 def valid_pixels(target: Tensor) -> Tensor:
-    """Where something was measured."""
+    """Mask of the pixels with a measurement: finite and above 0."""
     return torch.isfinite(target) & (target > 0)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask`; 0 where there is nothing. What is masked may be NaN or infinite."""
+    """Mean of `values` where `mask`; 0 if the mask is empty. Masked values may be NaN or infinite."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 

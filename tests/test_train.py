@@ -249,9 +249,9 @@ def test_a_broken_data_set_is_named_before_anything_is_written(tmp_path):
         (["--device", "cpu", "--kernel_backend", "cuda"], "backend 'cuda' cannot run cross_attention here"),
         (
             ["--batch_size", "19"],
-            "--batch_size must be at most 18, the samples of the training split, got 19",
+            "--batch_size must be at most 18, the number of training samples, got 19",
         ),
-        (["--accumulate", "5"], "accumulate is 5, but an epoch has 4 batches"),
+        (["--accumulate", "5"], "--accumulate must be at most 4, the batches of an epoch, got 5"),
         (["--max_depth", "100"], r"audio_\d+\.wav: 20000 frames at 44.1 kHz, expected at least 25984"),
         (["--metric_threshold", "50"], "no depth map of the val split has a pixel deeper than 50 m"),
         (["--exclude_locations", "Attic"], "no location 'Attic'"),
@@ -351,7 +351,7 @@ def test_two_processes_are_stopped_and_one_goes_on(rooms, whole_run, tmp_path):
         key = "loss" if record["kind"] == "train" else "rmse"
         assert record[key] == pytest.approx(whole[key], rel=2e-3)
     out = run_to_end(*args, "--resume")
-    assert "going on in epoch 2" in out
+    assert "continuing in epoch 2" in out
     rmse, whole_rmse = (json.loads((r / "metrics.json").read_text())["rmse"] for r in (run, whole_run[0]))
     assert rmse == pytest.approx(whole_rmse, rel=0.02)
 

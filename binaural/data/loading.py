@@ -1,5 +1,7 @@
 """Loading of samples in batches, in order, by worker processes."""
 
+import atexit
+import multiprocessing
 import signal
 from typing import Any
 
@@ -21,7 +23,21 @@ def evaluation_loader(
     )
 
 
+def _end_workers() -> None:
+    """End the workers that are left when Python exits.
+
+    They ignore SIGTERM, with which multiprocessing would ask them to end before it waits for them. This
+    function runs first, since exit functions run in reverse order of their registration.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:  # as workers are; other processes of a program end by themselves
+            child.kill()
+
+
+atexit.register(_end_workers)
+
+
 def ignore_signals(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM in a worker: the main process needs its workers until it stops."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Ignore Ctrl-C, SIGTERM and SIGHUP in a worker: the main process needs its workers until it stops."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

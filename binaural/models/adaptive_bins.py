@@ -1,4 +1,4 @@
-"""Depth as a classification over bins that suit the room, and a student that hears what its teacher sees."""
+"""Depth as a classification over adaptive bins, and distillation from camera to sound."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ _NARROWEST = 1e-3  # of a bin, before normalisation, as in AdaBins
 
 
 class BinnedDepth(NamedTuple):
-    """What an `AdaptiveBinsNet` says.
+    """The output of an `AdaptiveBinsNet`.
 
     Attributes:
         depth: [B, 1, H, W], metres.
         centres: [B, bins], metres, ascending.
-        features: [B, C, H, W], what the classification sees.
+        features: [B, C, H, W], the input of the classification.
     """
 
     depth: Tensor
@@ -42,7 +42,7 @@ class AdaptiveBinsNet(Pretrained, nn.Module):
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the bins share the range from 0 to this, metres.
         bins: how many.
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        features: kinds of input channels, names in `binaural.features.FEATURES`.
 
     Raises:
         ValueError: sizes that are not positive, fewer than 2 bins, unknown features.
@@ -78,7 +78,7 @@ class AdaptiveBinsNet(Pretrained, nn.Module):
     def forward(self, x: Tensor) -> Tensor | BinnedDepth:
         """[B, C of the features, H, W] → depth [B, 1, H, W], metres in [0, max_depth].
 
-        In training mode all of `see`, which the losses learn from.
+        In training mode the full output of `see`, which the losses take.
         """
         seen = self.see(x)
         return seen if self.training else seen.depth
@@ -122,7 +122,7 @@ class AdaptiveBinsLoss(DepthLoss):
 
 
 class DistillationLoss(DepthLoss):
-    """What an audio student learns: the true depth, and its teacher's depth, bins and features.
+    """Loss of an audio student against the true depth and its teacher's depth, bins and features.
 
     recon = mean |depth - target| over valid pixels and depth = mean |depth - teacher's| over all, metres;
     bins = mean |centre - teacher's|, metres; features = mean of 1 - cosine of what student and teacher
@@ -154,7 +154,7 @@ class DistillationLoss(DepthLoss):
         Args:
             output: the student's.
             target: [B, 1, H, W] in metres, ≤ 0 or not finite: nothing was measured.
-            picture: [B, 3, H, W], what the camera saw, for the teacher.
+            picture: [B, 3, H, W], the camera's picture, the teacher's input.
         """
         with torch.no_grad():
             taught = self.teacher.see(picture)

@@ -21,15 +21,15 @@ _PLANE_REDUCTION = 8  # query channels on the dense plane: C / 8, as in self-att
 
 
 class BinauralCrossAttention(nn.Module):
-    """Each ear reads, where the other heard the same, what the other heard.
+    """Cross-attention between the ears: each ear attends to matching time steps of the other.
 
     Both maps are normalised over their channels (layer norm, Ba et al., 2016) and projected by a 1 × 1
-    convolution to queries and values; `cross_attention` matches the queries of the two ears. What
-    an ear reads is added to its own features with a gain that starts at 0 (Zhang et al., "Self-Attention
+    convolution to queries and values; `cross_attention` compares the queries of the two ears. The output of
+    an ear is added to its own features with a gain that starts at 0 (Zhang et al., "Self-Attention
     GANs", 2019), so that at first the network is the one without attention.
 
     The maps stay channels-last: the projections are matrix products over the last dimension of the
-    [B, H, W, C] view, and the kernel reads their packed result in place.
+    [B, H, W, C] view, and the kernel takes their packed output in place.
 
     Args:
         channels: C of either ear's map.
@@ -41,8 +41,8 @@ class BinauralCrossAttention(nn.Module):
         max_lag: pairs of time steps further apart than this never match (scope "time"); None for no limit.
         lag_bias: learn a bias for each lag within ± this many steps (scope "time"); None for none.
         symmetric: both ears have the same weights, and a lag has the same bias in either direction: swapped
-            ears then swap what comes out. Both may then come in one batch, which saves half the calls, and
-            on a CPU copies where they were made in one.
+            ears then swap the outputs. Both ears may then be given in one batch, which saves half the calls,
+            and on a CPU copies where they were computed in one batch.
         backend: of `binaural.kernels.cross_attention`.
 
     Raises:
@@ -100,7 +100,7 @@ class BinauralCrossAttention(nn.Module):
         self.lag_bias = None if lags is None else nn.Parameter(torch.zeros(heads, lags))
 
     def forward(self, *ears: Tensor) -> tuple[Tensor, ...]:
-        """left, right [B, C, H, W], channels-last for speed → the same shapes, each with what it read.
+        """left, right [B, C, H, W], channels-last for speed → the same, with the attention's output added.
 
         Of a symmetric one, [2 B, C, H, W] with the left ear's maps first → the same.
         """
@@ -120,7 +120,7 @@ class BinauralCrossAttention(nn.Module):
 
     @property
     def gains(self) -> tuple[Tensor, Tensor]:
-        """Of what the left ear reads and of what the right ear reads, [C] each."""
+        """Gains of the attention's output at the left and at the right ear, [C] each."""
         return self.gain_left, self.gain_left if self.symmetric else self.gain_right
 
     def bias_of_lags(self) -> Tensor | None:
@@ -131,14 +131,14 @@ class BinauralCrossAttention(nn.Module):
 
     @torch.no_grad()
     def weights(self, *ears: Tensor) -> tuple[Tensor, Tensor]:
-        """What each ear reads: the softmax weights of all pairs of time steps, which the kernels never store.
+        """The softmax weights of all pairs of time steps, which the kernels never store.
 
         Args:
             ears: as in `forward`.
 
         Returns:
-            [B · H, heads, time left, time right] twice: left reading right, where the weights of a left step
-            sum to 1 over the right ones, and right reading left, where those of a right step do.
+            [B · H, heads, time left, time right] twice: left attends to right, where the weights of a left
+            step sum to 1 over the right steps, and right attends to left, where those of a right step do.
 
         Raises:
             ValueError: the scope is not "time".
@@ -147,7 +147,7 @@ class BinauralCrossAttention(nn.Module):
             raise ValueError(f"weights by time step need scope 'time', this attention has {self.scope!r}")
         (q_left, q_right), _, *keys = self._project_ears(*each_ear(ears))
         rows, time = q_left.shape[:2]
-        # Whoever reads the identity reads the weights themselves.
+        # With identity matrices as values, the output is the softmax matrix.
         identity = torch.eye(time, device=q_left.device, dtype=q_left.dtype)[:, None]
         identity = identity.expand(rows, time, self.heads, time)
         o_left, o_right = cross_attention(
@@ -191,7 +191,7 @@ class BinauralCrossAttention(nn.Module):
         return packed.reshape(*rows, sum(self.sizes))
 
     @staticmethod
-    def _add(x: Tensor, read: Tensor) -> Tensor:
-        """x [B, C, H, W] + read [R, time, heads, channels], channels-last."""
+    def _add(x: Tensor, output: Tensor) -> Tensor:
+        """x [B, C, H, W] + output [R, time, heads, channels], channels-last."""
         batch, channels, height, width = x.shape
-        return x + read.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return x + output.reshape(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -23,14 +23,14 @@ class BaseAndResidual(NamedTuple):
 
 
 class BaseResidualNet(Pretrained, nn.Module):
-    """One encoder and two decoders, of the layout of the room and of what stands in it: depth is their sum.
+    """One encoder and two decoders, of the room's layout and of the objects in it: depth is their sum.
 
     Encoder and decoders are those of `UNet`.
 
     Args:
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the largest depth that can be predicted, metres.
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        features: kinds of input channels, names in `binaural.features.FEATURES`.
 
     Raises:
         ValueError: sizes that are not positive, unknown features.
@@ -53,7 +53,7 @@ class BaseResidualNet(Pretrained, nn.Module):
         self.base_decoder = DepthDecoder(channels, max_depth)
         self.residual_decoder = Decoder(channels)
         self.residual_head = nn.Conv2d(channels[0], 1, 1)
-        # At first the base is all.
+        # The residual is 0 at first.
         nn.init.zeros_(self.residual_head.weight)
         assert self.residual_head.bias is not None
         nn.init.zeros_(self.residual_head.bias)
@@ -111,7 +111,7 @@ class BaseResidualLoss(DepthLoss):
 def lowpass(depth: Tensor, deviation: float) -> Tensor:
     """Depth [B, 1, H, W], 0 = no measurement, blurred by a Gaussian of that standard deviation in pixels.
 
-    Valid pixels alone have a say: what is blurred is divided by the blurred mask of validity (normalised
+    Only valid pixels count: the blurred depth is divided by the blurred mask of valid pixels (normalised
     convolution, Knutsson and Westin, CVPR 1993). Far from any valid pixel the result is 0.
     """
     radius = max(1, round(3 * deviation))

@@ -1,4 +1,4 @@
-"""The binaural network: an encoder for each ear, cross-attention between them, fusion and a U-Net decoder."""
+"""The binaural network: one encoder per ear, cross-attention between the ears, fusion and a U-Net decoder."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,28 +20,29 @@ from binaural.models.view_transform import ViewTransform, ViewTransforms, row_ch
 
 Matching = Literal["attention", "group_correlation", "concatenation"]
 
-# A lean encoder's channels are rounded down to the largest of these multiples that they reach: four, two or
-# one vectors of AVX-512, and whole tiles of tensor cores. Other counts are as slow as the next multiple.
+# Unless ear_width is 1, channel counts are rounded down to a multiple of the largest of these that fits:
+# four, two or one vectors of AVX-512, and whole tiles of tensor cores. Other counts are as slow as the next
+# multiple.
 _CHANNEL_MULTIPLES = (64, 32, 16)
 
 
 @dataclass(frozen=True)
 class BinauralAttentionOptions:
-    """Arguments of `BinauralAttentionDepthNet` as `train.py` sets them by default, for 64 × 64 and up.
+    """Arguments of `BinauralAttentionDepthNet` that are options of `train.py`, with their defaults there.
 
-    Fields are described at the class. `skip_levels` of None means level 3 and the attention levels that can
-    have a skip connection.
+    Compared with the defaults of the class this network has about half the parameters and a step takes two
+    thirds of the time, at the same accuracy.
+
+    Attributes:
+        skip_levels: None for level 3, to which the view transform adds, and those of `attention_levels`
+            that can have a skip connection. For the others see the class.
     """
 
     attention_levels: tuple[int, ...] = (3, 5)
-    heads: int = 4
-    scope: Scope = "time"
-    similarity: Similarity = "shared"
-    ear_width: float = 1.0
-    max_lag: int | None = None
     matching: Matching = "attention"
+    ear_width: float = 1.0
     symmetric: bool = True
-    view_levels: tuple[int, ...] = (3,)
+    view_levels: tuple[int, ...] = (VIEW_TARGET_LEVEL,)
     skip_levels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class BinauralAttentionOptions:
 
 
 class BinauralEncoder(Encoder):
-    """An ear's encoder, [B, in_channels, H, W] → five levels of features."""
+    """The encoder of one ear, [B, in_channels, H, W] → five levels of features."""
 
     def __init__(
         self,
@@ -63,41 +64,43 @@ class BinauralEncoder(Encoder):
 
 
 class BinauralAttentionDepthNet(Pretrained, nn.Module):
-    """Depth from the echoes at two ears: each is encoded, cross-attention matches them, a U-Net decodes.
+    """Depth from the echoes at two ears: two encoders, cross-attention between them, a U-Net decoder.
+
+    `train.py` uses other defaults for some arguments, see `BinauralAttentionOptions`.
 
     Args:
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
-        attention_levels: levels, 1 (finest) to 5, at which the ears are matched.
+        attention_levels: levels, 1 (finest) to 5, with cross-attention between the ears.
         heads: attention heads, see `BinauralCrossAttention`.
-        scope: "time" matches along the time axis of each frequency row, "plane" every cell with every cell.
+        scope: "time" attends along the time axis of each frequency row, "plane" over all cells.
         similarity: "shared" or "separate", see `BinauralCrossAttention`.
         max_depth: the largest depth that can be predicted, metres.
-        ear_width: channels of each ear's encoder relative to the U-Net's. Convolution cost grows with its
-            square: at about 0.63 the two ears together cost no more than one full encoder. They are rounded
-            down to multiples of 16, 32 or 64 channels.
-        max_lag: pairs of time steps further apart than this never match; None for no limit to attention and
+        ear_width: channels of each ear's encoder relative to those of the U-Net's encoder. The cost of
+            convolutions grows with its square: at about 0.63 both ears together cost as much as one full
+            encoder. Unless it is 1, channel counts are rounded down to multiples of 16, 32 or 64.
+        max_lag: pairs of time steps further apart than this are masked; None for no limit in attention and
             4 steps in a cost volume.
-        lag_bias: learn a bias for each lag within ± this many steps; None for none.
+        lag_bias: learn a bias for each lag within ± this many steps; None for no bias.
         matching: "attention", or a cost volume over lags instead (`binaural.models.cost_volumes`, with scope
             "time"): "group_correlation", with as many groups as heads, or "concatenation".
-        features: what the network is fed with, names in `binaural.features.SOUND`. Each ear's encoder gets
-            what that ear hears, and how the other one differs from it (`binaural.features.ears`).
-        symmetric: the ears share their weights, and swapping them mirrors the picture, up to rounding, by
-            construction (`models.mirror`). As costly, with about half the parameters; what is learned on
-            one side holds on the other. Off, each ear has weights of its own, for ears, or a loudspeaker
-            between them, that are no mirror images.
-        view_levels: levels whose matched maps also go through a view transform, from what is heard to where
-            the camera looks (`binaural.models.view_transform`).
-        skip_levels: levels, 1 to 4, whose fused maps the decoder sees beside what comes up from below. Fine
-            maps of frequency and time lie over nothing in the picture, and take most of the time: with a view
-            transform, level 3 alone does as well.
+        features: input features, names in `binaural.features.SOUND`. Each ear's encoder gets the channels
+            of that ear, and those of its difference to the other ear (`binaural.features.ears`).
+        symmetric: tie the weights of both ears, so that swapping the ears mirrors the prediction, up to
+            rounding (`binaural.models.mirror`). This costs the same arithmetic, has about half the
+            parameters, and transfers what is learned on one side to the other. Without it each ear has its
+            own weights, for ears that are not mirror images of each other.
+        view_levels: levels whose features also pass through a view transform, from frequency and time to
+            elevation and azimuth (`binaural.models.view_transform`).
+        skip_levels: levels, 1 to 4, with a skip connection to the decoder. Cells of a fine spectrogram
+            (frequency, time) are not aligned with depth pixels (elevation, azimuth) and take most of the
+            time: with a view transform, a skip at level 3 alone is as accurate.
         backend: of `binaural.kernels.cross_attention`.
 
     Raises:
-        ValueError: an attention level or a view level outside 1 to 5, a skip level outside 1 to 4, attention
-            at a level that neither decoder nor view transform reads, view levels without a skip at level 3,
-            sizes that are not positive, unknown features or matching, a cost volume with scope "plane", odd
-            base_channels of a symmetric network, or what `BinauralCrossAttention` refuses.
+        ValueError: an attention or view level outside 1 to 5; a skip level outside 1 to 4; attention at a
+            level without effect on the output (no skip and no view transform); view levels without a skip
+            at level 3; sizes that are not positive; unknown features or matching; a cost volume with scope
+            "plane"; odd base_channels of a symmetric network; errors of `BinauralCrossAttention`.
     """
 
     def __init__(
@@ -193,13 +196,13 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
                 return MirrorViewTransform(level, ear, target)
             return ViewTransform(level, Fusion(ear, row_channels(level)), target)
 
-        # Made last: with and without it, the rest begins with the same random numbers.
+        # Created last, so that the initial weights of the other modules do not depend on view_levels.
         self.view_transforms = ViewTransforms({level: view_transform(level) for level in view_levels})
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2, H, W] (left, right; H frequency, W time) → depth [B, 1, H, W], metres in [0, max_depth].
 
-        With other features than the magnitude the input has their channels.
+        With features other than the magnitude, the input has their number of channels instead of 2.
         """
         check_input(x, self.features)
         features, matched = [], []
@@ -213,10 +216,10 @@ class BinauralAttentionDepthNet(Pretrained, nn.Module):
         return self.decoder(features)
 
     def _encode(self, left: Tensor, right: Tensor) -> Iterable[tuple[Tensor, ...]]:
-        """What the ears hear → level by level, the maps of left and right, or of both in one batch."""
+        """Inputs of both ears → for each level the features of left and right, or of both in one batch."""
         if not self.symmetric:
             return zip(self.encoder_left(left), self.encoder_right(right), strict=True)
-        # Half the calls, and batch norms see all that the weights are for.
+        # One batch: half the calls, and batch norm statistics over the inputs of both ears.
         return zip(self.encoder_left(torch.cat([left, right])))
 
 

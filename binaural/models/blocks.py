@@ -1,4 +1,4 @@
-"""The convolutional blocks that every network here shares, so that they differ in their idea only."""
+"""The convolutional blocks of all networks."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -61,8 +61,8 @@ class Encoder(nn.Module):
     Args:
         in_channels: channels of the input spectrogram.
         channels: channels of the five levels.
-        read_levels: levels, 1 (finest) to 5, whose features somebody reads, 5 among them. Those of the others
-            are not kept: they come out without channels.
+        read_levels: levels, 1 (finest) to 5, whose features are used, 5 among them. The output of the others
+            has zero channels.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Encoder(nn.Module):
 class Fusion(nn.Module):
     """Both ears' features, concatenated, through a 1 × 1 convolution, batch norm and ReLU.
 
-    Computed as W [left; right] = W_left left + W_right right: the concatenated map is never made, nor its
-    gradient.
+    Computed as W [left; right] = W_left left + W_right right, so that neither the concatenated map nor its
+    gradient is stored.
 
     Args:
         ear_channels: channels of either ear's map.
@@ -116,7 +116,7 @@ class Fusion(nn.Module):
 
 
 class NoFusion(nn.Module):
-    """In place of `Fusion` where nobody reads what comes out: its size alone."""
+    """Placeholder of zero channels for a level without a skip connection."""
 
     def forward(self, *ears: Tensor) -> Tensor:
         """left, right [B, C_ear, H, W], or both in one batch [2 B, C_ear, H, W] → [B, 0, H, W]."""
@@ -124,15 +124,14 @@ class NoFusion(nn.Module):
 
 
 class Decoder(nn.Module):
-    """U-Net decoder: bilinear upsampling, the skip concatenated, `DoubleConv`.
+    """U-Net decoder: bilinear upsampling, concatenation with the skip connection, `DoubleConv`.
 
     After Ronneberger et al., "U-Net", 2015, with upsampling in place of transposed convolution.
 
     Args:
-        channels: channels of the five levels of features that come in; as many as those of the finest come
-            out.
-        skip_levels: the levels, 1 (finest) to 4, that have a skip. The maps of the others tell their size
-            alone.
+        channels: channels of the five input levels; the output has those of the finest.
+        skip_levels: the levels, 1 (finest) to 4, that have a skip connection. Of the maps of the others only
+            the size is used.
     """
 
     def __init__(self, channels: Sequence[int], skip_levels: Sequence[int] = ALL_SKIPS) -> None:
@@ -147,7 +146,7 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList(ups)
 
     def up(self, skip: int, below: int, out: int, mid: int) -> DoubleConv:
-        """The block that a level's concatenated maps go through, given the channels of all maps."""
+        """Make the block of a level, which is applied to its concatenated maps."""
         return DoubleConv(skip + below, out, mid)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -163,7 +162,7 @@ class DepthDecoder(Decoder):
     """`Decoder`, then depth in metres.
 
     Args:
-        channels: channels of the five levels of features that come in.
+        channels: channels of the five input levels.
         max_depth: the largest depth that can be predicted, metres.
         skip_levels: as in `Decoder`.
     """
@@ -182,9 +181,9 @@ class DepthDecoder(Decoder):
 
 
 def depth_head(channels: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
-    """1 × 1 convolution to what a sigmoid makes a share of the largest depth."""
+    """1 × 1 convolution to the logit of the depth, as a share of the largest depth."""
     head = kind(channels, 1, 1)
     assert head.bias is not None
-    # Most of what a room shows lies in the first fifth of the range: start there.
+    # Most depths in a room are in the first fifth of the range: start there.
     nn.init.constant_(head.bias, math.log(0.2 / 0.8))
     return head

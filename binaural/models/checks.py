@@ -29,14 +29,14 @@ def check_skips(
     check_levels("skip_levels", skip_levels, max(ALL_SKIPS))
     if view_levels and VIEW_TARGET_LEVEL not in skip_levels:
         raise ValueError(
-            f"skip_levels must have level {VIEW_TARGET_LEVEL}, to whose map view transforms add, "
+            f"skip_levels must include {VIEW_TARGET_LEVEL}, the level that view transforms add to, "
             f"got {tuple(skip_levels)}"
         )
-    unread = sorted({*attention_levels} - {*skip_levels, *view_levels, LEVELS})
-    if unread:
+    unused = sorted({*attention_levels} - {*skip_levels, *view_levels, LEVELS})
+    if unused:
         raise ValueError(
-            f"skip_levels or view_levels must have the attention_levels {tuple(unread)}: attention at "
-            f"other levels has no effect, got {tuple(skip_levels)} and {tuple(view_levels)}"
+            f"attention_levels: attention at {tuple(unused)} has no effect, add these levels to skip_levels, "
+            f"got {tuple(skip_levels)}, or to view_levels, got {tuple(view_levels)}"
         )
 
 

@@ -18,17 +18,17 @@ _CONCATENATED = 8  # channels of the concatenation volume: the map's divided by 
 
 
 class CostVolume(nn.Module):
-    """Each ear reads a cost volume over lags at its own time steps, in both directions from one volume.
+    """A cost volume over lags, added to the features of both ears at their own time steps.
 
-    What it reads passes a 1 × 1 convolution over channels and lags and is added to its own features with a
-    gain that starts at 0, as in `BinauralCrossAttention`, so that at first the network is the one without.
+    One volume serves both ears. A 1 × 1 convolution over its channels and lags is added to an ear's features
+    with a gain that starts at 0, as in `BinauralCrossAttention`, so that training begins without its effect.
 
     Args:
         channels: C of either ear's map.
         volume_channels: channels of the volume at each lag.
         max_lag: the volume holds lags from - to + this many steps.
-        symmetric: both ears have the same weights, and each reads the volume that has it in the left's
-            place: swapped ears then swap what comes out.
+        symmetric: both ears have the same weights, and the volume of each ear is computed with it in the
+            left's place: swapped ears then swap the outputs.
 
     Raises:
         ValueError: `max_lag` below 0.
@@ -56,7 +56,7 @@ class CostVolume(nn.Module):
         return range(-self.max_lag, self.max_lag + 1)
 
     def forward(self, *ears: Tensor) -> tuple[Tensor, ...]:
-        """left, right [B, C, H, W] → the same shapes, each with what it read.
+        """left, right [B, C, H, W] → the same shapes, with the output added.
 
         Of a symmetric one also [2 B, C, H, W] with the left ear's maps first → the same.
         """
@@ -73,7 +73,7 @@ class CostVolume(nn.Module):
         return matched if len(ears) == 2 else (as_one_batch(matched),)
 
     def seen_from_right(self, volume: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """What `volume(left, right)` gave, at the right ear's steps.
+        """The output of `volume(left, right)`, at the right ear's steps.
 
         Of a symmetric one, with the right ear in the left's place.
         """
@@ -161,7 +161,7 @@ class Concatenation(CostVolume):
         return compared.permute(0, 2, 3, 1, 4) * partner
 
     def seen_from_right(self, volume: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        # What compares a pair is not the same with its ears exchanged.
+        # The comparison of a pair is not symmetric in its ears.
         return self.volume(right, left) if self.symmetric else super().seen_from_right(volume, left, right)
 
 

@@ -48,8 +48,8 @@ def norm_relu(
 ) -> tuple[Tensor, Tensor | None]:
     """ReLU(norm(x)) and, with `pool`, its maximum over each 2 × 2 pixels.
 
-    One operation for a plain `nn.BatchNorm2d` that has weights, running statistics and a momentum; the
-    modules are called for all others.
+    One operation for a plain `nn.BatchNorm2d` with weights and running statistics; the modules are called for
+    all others.
 
     Args:
         norm: of maps with C / copies channels.
@@ -79,9 +79,12 @@ def _batch_norm(norm: nn.Module) -> dict[str, Any] | None:
         return None
     assert isinstance(norm, nn.BatchNorm2d)
     tensors = {name: getattr(norm, name) for name in ("weight", "bias", "running_mean", "running_var")}
-    # Without a momentum the running statistics are averages over all batches, see nn.BatchNorm2d.
-    if any(tensor is None for tensor in tensors.values()) or norm.momentum is None:
+    if any(tensor is None for tensor in tensors.values()):
         return None
-    if norm.training and norm.num_batches_tracked is not None:
+    momentum = norm.momentum
+    if norm.training:
+        assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
-    return tensors | {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps}
+        if momentum is None:  # the running statistics are averages over all batches, as of nn.BatchNorm2d
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    return tensors | {"training": norm.training, "momentum": momentum or 0.0, "eps": norm.eps}

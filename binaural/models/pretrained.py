@@ -6,12 +6,25 @@ from typing import Any, Self
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from binaural.atomic_files import write_atomically, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+
+# Errors of a constructor with wrong arguments, or of a file that does not belong to the network.
+_DOES_NOT_FIT = (
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    safetensors.SafetensorError,
+)
 
 
 class Pretrained(nn.Module):
@@ -32,7 +45,7 @@ class Pretrained(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
+        write_atomically(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
         config = {"network": type(self).__name__, "arguments": self.arguments, **(extra or {})}
         write_json(folder / CONFIG, config)
 
@@ -51,13 +64,30 @@ class Pretrained(nn.Module):
         if config["network"] != cls.__name__:
             raise ValueError(f"{folder / CONFIG} describes a {config['network']}, expected a {cls.__name__}")
         try:
+            _check_shapes(cls, config["arguments"], folder / WEIGHTS)
             network = cls(**config["arguments"])
             network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{folder / WEIGHTS} not found: expected a network's weights") from error
-        except (TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        except _DOES_NOT_FIT as error:
             raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
         return network.eval()
+
+
+def _check_shapes(kind: type[nn.Module], arguments: dict[str, Any], weights: Path) -> None:
+    """Compare the shapes of the network with those in the header of the file, before memory is allocated.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a tensor is missing in the file or has another shape.
+    """
+    with torch.device("meta"):
+        expected = {name: [*tensor.shape] for name, tensor in kind(**arguments).state_dict().items()}
+    with safetensors.safe_open(weights, framework="pt") as file:
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 not a dict
+    for name, shape in expected.items():
+        if found.get(name) != shape:
+            raise ValueError(f"{name} is {found.get(name, 'missing')}, expected {shape}")
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -72,8 +102,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} not found: expected a folder with {CONFIG} and {WEIGHTS}")
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or not {"network", "arguments"} <= config.keys():
+    if (
+        not isinstance(config, dict)
+        or not isinstance(config.get("arguments"), dict)
+        or "network" not in config
+    ):
         raise ValueError(f"{path} is not a network's config: expected the keys 'network' and 'arguments'")
     return config

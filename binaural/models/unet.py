@@ -23,14 +23,14 @@ class UNetOptions:
 
 
 class UNet(Pretrained, nn.Module):
-    """The U-Net to compare with: left and right concatenated, one encoder, blocks identical to ours.
+    """The U-Net baseline: left and right concatenated, one encoder, the blocks of the binaural network.
 
     Args:
         base_channels: channels of the finest level; the five levels have 1, 2, 4, 8, 8 times as many.
         max_depth: the largest depth that can be predicted, metres.
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        features: kinds of input channels, names in `binaural.features.FEATURES`.
         view_levels: levels whose maps also go through a view transform, as in `BinauralAttentionDepthNet`.
-        skip_levels: levels, 1 to 4, whose maps the decoder sees beside what comes up from below.
+        skip_levels: levels, 1 to 4, with a skip connection to the decoder.
 
     Raises:
         ValueError: sizes that are not positive, unknown features, a view level outside 1 to 5, a skip level

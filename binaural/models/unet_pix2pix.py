@@ -1,4 +1,4 @@
-"""The U-Net of pix2pix, which the BatVision data set's authors give as its baseline."""
+"""The U-Net of pix2pix, the baseline of the BatVision data set's authors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,8 +37,8 @@ class UNetPix2Pix(Pretrained, nn.Module):
     Args:
         base_channels: channels of the finest level; the levels have 1, 2, 4, 8, 8, ... times as many.
         max_depth: the largest depth that can be predicted, metres.
-        downsamplings: how often the picture is halved; `halvings` says what its size allows.
-        features: what the network is fed with, names in `binaural.features.FEATURES`.
+        downsamplings: how often the picture is halved; `halvings` gives the most for its size.
+        features: kinds of input channels, names in `binaural.features.FEATURES`.
 
     Raises:
         ValueError: sizes that are not positive, fewer than 2 or more than 8 downsamplings, unknown features.
@@ -72,7 +72,7 @@ class UNetPix2Pix(Pretrained, nn.Module):
             plain = outermost or innermost
             down = [nn.Conv2d(below, width, 4, stride=2, padding=1, bias=False)]
             self.downs.append(nn.Sequential(*down, *([] if plain else [nn.BatchNorm2d(width)])))
-            wide = width if innermost else 2 * width  # with what the skip brings
+            wide = width if innermost else 2 * width  # with the skip connection
             if outermost:
                 up: list[nn.Module] = [nn.ConvTranspose2d(wide, 1, 4, stride=2, padding=1)]
             else:

@@ -1,12 +1,12 @@
-"""From what is heard to where the camera looks: frequency and time → elevation and azimuth.
+"""View transform, from the axes of a spectrogram to those of a depth map.
 
-The columns of a spectrogram are range and its rows frequency, those of a depth map are azimuth and elevation:
-no cell of the one lies over the cell of the other that it tells of. Networks that draw a map of a street from
+The rows of a spectrogram are frequencies and its columns ranges; those of a depth map are elevations and
+azimuths: spectrogram cells are not aligned with depth pixels. Networks that predict the map of a street from
 a camera's picture have the same problem, and solve it by a view transform: each column of features, which is
 a ray, becomes a column of the map by one fully connected layer (Roddick and Cipolla, "Predicting Semantic Map
 Representations from Images using Pyramid Occupancy Networks", CVPR 2020). Here each column is a range, and
-becomes the directions at that range: level differences between the ears, by frequency, and what the outer
-ears take away tell where its echoes come from.
+becomes the directions at that range: echoes differ by direction in the level differences between the ears,
+by frequency, and in the frequencies that the outer ears attenuate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,14 +37,14 @@ class ViewTransform(nn.Module):
     """Feature maps of one level, with time along their columns → a map over elevation and azimuth.
 
     One fully connected layer, the same at every range, takes all rows of a column to the directions. The
-    ranges, each normalised, are then the channels of a map, from which a 1 × 1 convolution takes what comes
-    out. Level 1 has 64 rows and 64 ranges, each further level half as many: the size of its map where the
+    ranges, each normalised, are then the channels of a map, from which a 1 × 1 convolution makes the
+    output. Level 1 has 64 rows and 64 ranges, each further level half as many: the size of its map where the
     input is 64 × 64. Larger maps are averaged to that size, and smaller ones repeat their cells.
 
     Args:
         level: 1 (finest) to 5.
         reduction: module that takes the level's feature maps to one of `row_channels(level)` channels.
-        out_channels: channels that come out.
+        out_channels: channels of the output.
     """
 
     def __init__(self, level: int, reduction: nn.Module, out_channels: int) -> None:
@@ -75,7 +75,7 @@ class ViewTransform(nn.Module):
         return self.dense(columns).unflatten(2, (DIRECTIONS, DIRECTIONS))
 
     def read(self, volume: Tensor) -> Tensor:
-        """What all ranges tell of each direction: [B, range, ...] → [B, out_channels, ...]."""
+        """Project the ranges of each direction: [B, range, ...] → [B, out_channels, ...]."""
         # The ranges of a direction side by side: channels-last.
         volume = volume.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return self.project(norm_relu(self.norm, volume)[0])
@@ -86,7 +86,7 @@ class Reduction(nn.Module):
 
     Args:
         in_channels: channels of the map.
-        out_channels: channels that come out.
+        out_channels: channels of the output.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -109,7 +109,7 @@ class ViewTransforms(nn.ModuleDict):
         super().__init__({str(level): transforms[level] for level in sorted(transforms)})
 
     def forward(self, target: Tensor, maps: Sequence[Sequence[Tensor]]) -> Tensor:
-        """The `target`, with what the maps of all levels, finest first, tell of directions added."""
+        """The `target` plus the view transforms of the maps, finest level first."""
         if not self:
             return target
         seen = sum(transform(*maps[int(level) - 1]) for level, transform in self.items())

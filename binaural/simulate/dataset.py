@@ -133,7 +133,7 @@ def simulate_dataset(
             unit="room",
             disable=not progress,
         ) as bar:
-            for _ in _simulate_all(work, missing, workers or _cores()):
+            for _ in _simulate_all(work, missing, workers or available_cores()):
                 bar.update()
         os.replace(partial, root)
     return given
@@ -393,7 +393,7 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use; all cores where the system does not tell (macOS)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

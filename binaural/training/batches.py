@@ -26,14 +26,9 @@ class EpochBatches(Sampler[list[Key]]):
         batch_size: samples in a batch, of all processes together.
         seed: with the epoch, it decides the order.
         rank, count: which of how many processes this one is.
-
-    Raises:
-        ValueError: there are fewer samples than one batch needs.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, count: int = 1) -> None:
-        if size < batch_size:
-            raise ValueError(f"batch_size is {batch_size}, but the training set has only {size} samples")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         share = batch_size // count
         self.share = slice(rank * share, (rank + 1) * share)
@@ -59,6 +54,22 @@ class EpochBatches(Sampler[list[Key]]):
     def _order(self) -> list[int]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         return torch.randperm(self.size, generator=generator).tolist()
+
+
+def steps_per_epoch(size: int, batch_size: int, accumulate: int = 1) -> int:
+    """Steps of an epoch of `size` samples; samples that do not fill another step are left out.
+
+    Raises:
+        ValueError: there are not enough samples for one step.
+    """
+    if batch_size > size:
+        raise ValueError(
+            f"batch_size must be at most {size}, the number of training samples, got {batch_size}"
+        )
+    batches = size // batch_size
+    if accumulate > batches:
+        raise ValueError(f"accumulate must be at most {batches}, the batches of an epoch, got {accumulate}")
+    return batches // accumulate
 
 
 class SeededItems(Dataset[tuple[Tensor, ...]]):

@@ -1,7 +1,7 @@
 """The systems of `train.py --model`: the network and the loss of each."""
 
+import inspect
 from argparse import Namespace
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -10,35 +10,37 @@ from binaural.checkpoint import load_checkpoint
 from binaural.losses import AdaptiveBinauralAttentionLoss, BinauralAttentionLoss, DepthLoss, MaskedL1Loss
 from binaural.models.adaptive_bins import AdaptiveBinsLoss, AdaptiveBinsNet, DistillationLoss
 from binaural.models.base_residual import BaseResidualLoss, BaseResidualNet
-from binaural.models.binaural_attention import BinauralAttentionDepthNet, BinauralAttentionOptions
+from binaural.models.binaural_attention import BinauralAttentionDepthNet
 from binaural.models.pretrained import Pretrained
 from binaural.models.unet import UNet
 from binaural.models.unet_pix2pix import UNetPix2Pix, halvings
+
+MODELS: dict[str, type[Pretrained]] = {
+    "binaural": BinauralAttentionDepthNet,
+    "unet": UNet,
+    "unet_pix2pix": UNetPix2Pix,
+    "base_residual": BaseResidualNet,
+    "adabins_teacher": AdaptiveBinsNet,
+    "adabins_distill": AdaptiveBinsNet,
+}
 
 
 def make_network(options: Namespace) -> Pretrained:
     """The network of a run, with random weights.
 
+    It gets the options with the names of its arguments, also those that only the config.json of an older run
+    has, such as `heads`.
+
     Raises:
         ValueError: the network refuses an option; the message begins with its name.
     """
-    channels, reach, features = options.base_channels, options.max_depth, options.features
-    match options.model:
-        case "unet":
-            return UNet(channels, reach, features, options.view_levels, options.skip_levels)
-        case "unet_pix2pix":
-            return UNetPix2Pix(channels, reach, halvings(options.image_size), features)
-        case "base_residual":
-            return BaseResidualNet(channels, reach, features)
-        case "adabins_teacher" | "adabins_distill":
-            return AdaptiveBinsNet(channels, reach, features=features)
-    return BinauralAttentionDepthNet(
-        channels,
-        max_depth=reach,
-        features=features,
-        backend=options.kernel_backend,
-        **{field.name: getattr(options, field.name) for field in fields(BinauralAttentionOptions)},
-    )
+    available = vars(options) | {
+        "backend": options.kernel_backend,
+        "downsamplings": halvings(options.image_size),
+    }
+    kind = MODELS[options.model]
+    names = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in available.items() if name in names})
 
 
 def make_loss(options: Namespace, network: Pretrained) -> DepthLoss:
@@ -67,8 +69,9 @@ def load_teacher(folder: str | Path, image_size: int, student: Pretrained) -> Ad
     """The trained teacher in `folder`.
 
     Raises:
-        FileNotFoundError: the folder holds no network. ValueError: it holds another system, or a network that
-        differs from the student in more than its input.
+        FileNotFoundError: the folder holds no network.
+        ValueError: it holds another system, or teacher and student differ in an argument other than
+            `features`, or in the image size.
     """
     checkpoint = load_checkpoint(folder, torch.device("cpu"))
     teacher = checkpoint.network
@@ -78,10 +81,10 @@ def load_teacher(folder: str | Path, image_size: int, student: Pretrained) -> Ad
     def size(network: Pretrained, image_size: int) -> dict[str, object]:
         return {**network.arguments, "features": None, "image_size": image_size}
 
-    theirs, ours = size(teacher, checkpoint.input.image_size), size(student, image_size)
-    for name, value in theirs.items():
-        if value != ours[name]:
+    expected = size(student, image_size)
+    for name, value in size(teacher, checkpoint.input.image_size).items():
+        if value != expected[name]:
             raise ValueError(
-                f"--teacher: {name} must be that of the student, {ours[name]}, got {value} in {folder}"
+                f"--teacher: {name} must be that of the student, {expected[name]}, got {value} in {folder}"
             )
     return teacher

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the training loop grants between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP stop the training loop between two steps."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -9,16 +9,19 @@ from binaural.training.processes import Processes
 
 Item = TypeVar("Item")
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop."""
+
 
 class StopRequested(Exception):
-    """Somebody asked the run to stop; its text is the signal's name."""
+    """A signal asked the run to stop; the message is the name of the signal."""
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM wait for the end of a step; a second Ctrl-C stops at once.
+    """Context manager in which SIGINT, SIGTERM and SIGHUP take effect after a step; a second Ctrl-C at once.
 
     Args:
-        processes: that must stop together, one by default.
+        processes: the ranks that must stop together; None for one process.
     """
 
     def __init__(self, processes: Processes | None = None) -> None:
@@ -26,7 +29,9 @@ class Interruption:
         self._requested: str | None = None
 
     def __enter__(self) -> "Interruption":
-        self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        # SIGHUP is ignored under nohup, and stays so.
+        heeded = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(
@@ -39,15 +44,15 @@ class Interruption:
             signal.signal(number, handler)
 
     def watch(self, items: Iterable[Item], agree_every: int = 0) -> Iterator[Item]:
-        """The items, as long as nobody asks to stop.
+        """The items, until a signal asks to stop.
 
         Args:
-            items: as many in every process.
-            agree_every: items between two questions to the other processes, if there are any; 0 never asks,
-                and then several processes do not stop here.
+            items: the same number on every rank.
+            agree_every: items between two exchanges with the other ranks; with 0 they do not exchange, and
+                several ranks do not stop here.
 
         Raises:
-            StopRequested: after the work on an item during which a signal came, here or elsewhere.
+            StopRequested: after the item during which a signal came, on any rank.
         """
         for number, item in enumerate(items, start=1):
             yield item

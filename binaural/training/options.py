@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -12,12 +11,15 @@ import torch
 
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.data import BatVisionV2
+from binaural.data.network_input import LARGEST_IMAGE_SIZE
 from binaural.features import CAMERA, MAGNITUDE, SOUND
 from binaural.models.binaural_attention import BinauralAttentionOptions, Matching
 from binaural.models.levels import ALL_SKIPS
 from binaural.models.unet import UNetOptions
 from binaural.simulate.constants import FRAMES
-from binaural.training.build import make_network
+from binaural.simulate.dataset import available_cores
+from binaural.training.batches import steps_per_epoch
+from binaural.training.build import MODELS, make_network
 
 # Differences between a few minutes on simulated rooms on a laptop and the full-size job on recordings.
 _FULL_SIZE = {
@@ -26,7 +28,7 @@ _FULL_SIZE = {
     "base_channels": 64,
     "batch_size": 32,
     "nb_epochs": 80,
-    "num_workers": min(8, len(os.sched_getaffinity(0))),
+    "num_workers": min(8, available_cores()),  # PyTorch warns of more workers than cores
 }
 DEFAULTS_BY_DATASET: dict[str, dict[str, Any]] = {
     "simulated": {
@@ -77,7 +79,6 @@ DEFAULTS: dict[str, Any] = {
     "metric_threshold": 0.0,
     "use_wandb": False,
 }
-MODELS = ("binaural", "unet", "unet_pix2pix", "base_residual", "adabins_teacher", "adabins_distill")
 MODEL_OPTIONS: dict[str, type[BinauralAttentionOptions] | type[UNetOptions]] = {
     "binaural": BinauralAttentionOptions,
     "unet": UNetOptions,
@@ -114,19 +115,22 @@ def make_parser() -> argparse.ArgumentParser:
         "of simulated rooms, made on first use, in minutes on a laptop. With --dataset batvisionv2 "
         "--dataset_dir ...: on recordings, full size.",
         argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The run goes to RUNS_DIR/EXPERIMENT_NAME/: config.json, log.jsonl, metrics.json, best/ and "
         "last/ (weights as safetensors), predictions.png, curves.png. Ctrl-C saves and stops; --resume "
         "continues.",
     )
 
     def add(group: argparse._ArgumentGroup, name: str, help: str, **kwargs: Any) -> None:
+        if "choices" in kwargs:
+            kwargs["type"] = str.lower
         key = name.removeprefix("--")
         by_dataset = {d: v[key] for d, v in DEFAULTS_BY_DATASET.items() if key in v}
         if by_dataset:
             values = ", ".join(f"{d}: {v}" for d, v in by_dataset.items() if v is not None)
             help += f" (default {values})"
-        elif (value := _DEFAULTS_SHOWN.get(key)) not in (None, []) and value is not False:
+        elif (value := _DEFAULTS_SHOWN.get(key)) is True:
+            help += " (default on)"
+        elif value not in (None, []) and value is not False:
             help += f" (default {' '.join(map(str, value)) if isinstance(value, list | tuple) else value})"
         group.add_argument(name, help=help.replace("%", "%%"), **kwargs)
 
@@ -156,7 +160,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--num_workers", "worker processes that load data", type=natural)
 
     model = parser.add_argument_group("model")
-    add(model, "--model", "the system", choices=MODELS)
+    add(model, "--model", "the system", choices=tuple(MODELS))
     add(model, "--teacher", "adabins_distill: folder of the trained adabins_teacher", type=str)
     add(model, "--base_channels", "channels of the finest level", type=positive_int)
     add(
@@ -213,9 +217,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(optimisation, "--batch_size", "samples per step, over all ranks", type=positive_int)
     add(optimisation, "--nb_epochs", "passes over the training set", type=positive_int)
     add(optimisation, "--learning_rate", "peak learning rate", type=positive)
-    add(optimisation, "--optimizer", "the optimiser", type=str.lower, choices=("adamw", "adam", "sgd"))
+    add(optimisation, "--optimizer", "the optimiser", choices=("adamw", "adam", "sgd"))
     add(optimisation, "--scheduler", "learning rate schedule after a warm-up; step: divide by ten after "
-        "each third of the run", type=str.lower, choices=("cosine", "step", "none"))  # fmt: skip
+        "each third of the run", choices=("cosine", "step", "none"))  # fmt: skip
     add(optimisation, "--weight_decay", "weight decay", type=not_negative)
     add(optimisation, "--clip_gradient", "largest norm of the gradient; 0 for no limit", type=not_negative)
     add(optimisation, "--accumulate", "batches per optimiser step", type=positive_int)
@@ -255,7 +259,8 @@ def make_parser() -> argparse.ArgumentParser:
 def parse_options(arguments: list[str] | None = None) -> Options:
     """The options of a run: those given, then those of the resumed run, then the defaults.
 
-    Exits with a message, before anything is written, if an option is wrong.
+    A resumed run keeps options that the command line no longer has, such as `heads`. Exits with a message,
+    before anything is written, if an option is wrong.
     """
     parser = make_parser()
     given = vars(parser.parse_args(arguments))
@@ -264,25 +269,26 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         if "experiment_name" not in given:
             parser.error("--resume needs --experiment_name, the name of the run to continue")
         saved = _saved_options(parser, given)
-    dataset = given.get("dataset", saved.get("dataset", DEFAULTS["dataset"]))
-    merged = {**DEFAULTS, **DEFAULTS_BY_DATASET[dataset], **saved, **given}
-    options = Options(**{**merged, **_model_options(parser, merged, given)})
-    if options.model == "adabins_teacher" and "features" not in given:
-        options.features = list(CAMERA)
+        _check_unchanged(parser, given, _with_defaults(saved))
+    options = _with_defaults(saved | given)
+    _check_given(parser, given, options.model)
     _check_together(parser, options)
     return options
 
 
-def _model_options(
-    parser: argparse.ArgumentParser, merged: dict[str, Any], given: dict[str, Any]
-) -> dict[str, Any]:
+def _with_defaults(chosen: dict[str, Any]) -> Options:
+    """All options: the chosen ones, and the defaults of data set and model for the others."""
+    by_dataset = DEFAULTS_BY_DATASET[chosen.get("dataset", DEFAULTS["dataset"])]
+    options = DEFAULTS | by_dataset | chosen
+    if options["model"] == "adabins_teacher" and "features" not in chosen:
+        options["features"] = list(CAMERA)
+    return Options(**(options | _model_options(options)))
+
+
+def _model_options(merged: dict[str, Any]) -> dict[str, Any]:
     """All `MODEL_OPTION_NAMES`: from `merged` those that the model has, fixed values for the others."""
     kind = MODEL_OPTIONS.get(merged["model"])
     own = [] if kind is None else _names(kind)
-    for name in MODEL_OPTION_NAMES:
-        if name in given and name not in own:
-            models = " and ".join(model for model, other in MODEL_OPTIONS.items() if name in _names(other))
-            parser.error(f"--{name} is an option of {models}, got --model {merged['model']}")
     values = asdict(BinauralAttentionOptions(view_levels=(), skip_levels=ALL_SKIPS))
     if kind is not None:
         values |= asdict(kind(**{name: merged[name] for name in own if name in merged}))
@@ -299,17 +305,51 @@ def _saved_options(parser: argparse.ArgumentParser, given: dict[str, Any]) -> di
         parser.error(f"--resume: there is no run at {path.parent}")
     try:
         saved = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         parser.error(f"--resume: {path} is not the JSON that train.py writes ({error})")
     if not isinstance(saved, dict):
         parser.error(f"--resume: {path} must be a JSON object of options, got {type(saved).__name__}")
-    saved = {**OLDER_DEFAULTS, **saved}
+    _check_saved(parser, path, saved)
+    return {**OLDER_DEFAULTS, **saved}
+
+
+def _check_unchanged(parser: argparse.ArgumentParser, given: dict[str, Any], resumed: Options) -> None:
+    """Refuse given options that would make the resumed run a different one."""
     for name, value in given.items():
-        if name not in CHANGEABLE and name in saved and saved[name] != value:
+        if name not in CHANGEABLE and (before := getattr(resumed, name)) != value:
             parser.error(
-                f"--resume: the run was started with {name} = {saved[name]!r}, which cannot become {value!r}"
+                f"--resume: the run was started with {name} = {before!r}, which cannot become {value!r}"
             )
-    return saved
+
+
+def _check_given(parser: argparse.ArgumentParser, given: dict[str, Any], model: str) -> None:
+    """Refuse options that the system does not have."""
+    own = _names(MODEL_OPTIONS[model]) if model in MODEL_OPTIONS else []
+    for name in given:
+        if name in MODEL_OPTION_NAMES and name not in own:
+            models = " and ".join(model for model, other in MODEL_OPTIONS.items() if name in _names(other))
+            parser.error(f"--{name} is an option of {models}, got --model {model}")
+        if name in _EDGE_AWARE_OPTIONS and model not in _EDGE_AWARE:
+            parser.error(f"--{name} is an option of {' and '.join(_EDGE_AWARE)}, got --model {model}")
+
+
+def _check_saved(parser: argparse.ArgumentParser, path: Path, saved: dict[str, Any]) -> None:
+    """Refuse a damaged config.json: unknown choices, and values of another type than the default."""
+    choices = {action.dest: {*action.choices} for action in parser._actions if action.choices is not None}
+    choices["features"].update(CAMERA)
+    for name, value in saved.items():
+        items = value if isinstance(value, list) else [value]
+        if name in choices and value is not None and not {*map(str, items)} <= choices[name]:
+            parser.error(f"--resume: {path}: {name} must be of {sorted(choices[name])}, got {value!r}")
+        default = {**DEFAULTS, **DEFAULTS_BY_DATASET["simulated"]}.get(name)
+        if default is not None and value is not None and not _is_alike(value, default):
+            parser.error(f"--resume: {path}: {name} must be like {default!r}, got {value!r}")
+
+
+def _is_alike(value: object, default: object) -> bool:
+    """Whether a saved value has the type of the default; a whole number may stand for a float."""
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
@@ -333,16 +373,18 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error("--features_on device works for features of sound, got the camera's picture")
     if options.preprocessing == "official" and tuple(options.features) not in (MAGNITUDE, CAMERA):
         parser.error("--features: the official preprocessing has magnitude alone")
-    if options.image_size % 16:
-        parser.error(f"--image_size must be a multiple of 16 for five levels, got {options.image_size}")
+    if options.image_size % 16 or options.image_size > LARGEST_IMAGE_SIZE:
+        parser.error(
+            f"--image_size must be a multiple of 16 for five levels, at most {LARGEST_IMAGE_SIZE}, "
+            f"got {options.image_size}"
+        )
     if options.exclude_locations and options.dataset != "batvisionv2":
         parser.error(f"--exclude_locations: {options.dataset} has no locations, batvisionv2 does")
     if options.dataset == "simulated":
-        if options.batch_size > options.simulated_rooms:
-            parser.error(
-                f"--batch_size must be at most --simulated_rooms, {options.simulated_rooms}, "
-                f"got {options.batch_size}"
-            )
+        try:
+            steps_per_epoch(options.simulated_rooms, options.batch_size, options.accumulate)
+        except ValueError as error:
+            parser.error(f"--{error}")
         if BatVisionV2.frames_to(options.max_depth, options.preprocessing) > FRAMES:
             parser.error(
                 f"--max_depth: simulated recordings end before the echo from {options.max_depth:g} m"
@@ -356,12 +398,6 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
             make_network(options)
     except ValueError as error:
         parser.error(f"--{error}")
-    if options.model not in _EDGE_AWARE:
-        changed = [name for name in _EDGE_AWARE_OPTIONS if getattr(options, name) != DEFAULTS[name]]
-        if changed:
-            parser.error(
-                f"--{changed[0]} is an option of {' and '.join(_EDGE_AWARE)}, got --model {options.model}"
-            )
     if options.lambda_recon == options.lambda_edge == options.lambda_smooth == 0:
         parser.error("--lambda_recon, --lambda_edge and --lambda_smooth must not all be 0")
 

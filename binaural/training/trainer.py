@@ -15,7 +15,7 @@ from binaural.data import Echoes
 from binaural.device import autocast
 from binaural.losses import AdaptiveBinauralAttentionLoss, DepthLoss
 from binaural.models.pretrained import Pretrained
-from binaural.training.batches import training_loader
+from binaural.training.batches import steps_per_epoch, training_loader
 from binaural.training.interruption import Interruption
 from binaural.training.optimisation import compile_network, make_optimizer, make_scheduler
 from binaural.training.options import Options
@@ -75,11 +75,7 @@ class Trainer:
             processes.rank,
             processes.count,
         )
-        self.steps_per_epoch = len(self.order) // options.accumulate
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"accumulate is {options.accumulate}, but an epoch has {len(self.order)} batches"
-            )
+        self.steps_per_epoch = steps_per_epoch(len(train_set), options.batch_size, options.accumulate)
         self.optimizer = make_optimizer(
             options.optimizer, network, options.learning_rate, options.weight_decay
         )
@@ -226,13 +222,21 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        """Continue from the result of `state`.
+
+        Raises:
+            ValueError: it is not the state of such a run.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["random"])
+            self.epoch, self.step, self.best = int(state["epoch"]), int(state["step"]), float(state["best"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"not the training state of this run ({reason})") from error
 
 
 class Stopwatch:

@@ -11,8 +11,7 @@
 
 #define BINAURAL_INLINE inline __attribute__((always_inline))
 
-// Vectors are passed between inlined functions only, so how they would be passed in registers is no
-// matter.
+// Vectors are only passed between inlined functions, so the calling convention does not matter.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace binaural {
@@ -134,7 +133,7 @@ BINAURAL_INLINE T total(Vec<T> v) {
   }
 }
 
-// What lies a lane to the left of each lane of `here`, of which `left` is the neighbour.
+// The left neighbour of each lane of `here`; the vector before it is `left`.
 template <class T, int... kLane>
 BINAURAL_INLINE Vec<T> left_of(Vec<T> left, Vec<T> here, std::integer_sequence<int, kLane...>) {
   return __builtin_shufflevector(left, here, (kLanes<T> - 1 + kLane)...);
@@ -287,9 +286,8 @@ BINAURAL_INLINE void store_as(Storage* p, Vec<T> v) {
   }
 }
 
-// The same for the first `count` values; the other lanes are 0, or are not written. Masks do that
-// in one instruction where there are any: through memory, the copy and the load that waits for it
-// take many times as long.
+// The same for the first `count` values; the other lanes are 0, or are not written. Masks do that in
+// one instruction where the processor has them; a copy in memory takes many times as long.
 #if defined(BINAURAL_AVX512)
 #define BINAURAL_MASKS
 template <class T>
@@ -390,7 +388,7 @@ BINAURAL_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, k
   b = high;
 }
 
-// Of fewer vectors, each square of as many of their lanes by itself.
+// With fewer vectors than lanes, transposes each square of as many lanes separately.
 template <class T, int kRows, int kStep = kRows / 2>
 BINAURAL_INLINE void transpose(Vec<T> (&rows)[kRows]) {
   for (int i = 0; i < kRows; ++i) {

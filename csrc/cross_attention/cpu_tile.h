@@ -249,18 +249,25 @@ struct Logits : FromZero<T> {
 
   Logits(const T* shifts, const T* lags) : shifts(shifts), lags(lags) {}
 
-  // Those of one vector; -inf where a pair is masked, even if its product is NaN.
+  // Whether pairs are masked: by max_lag, or since the logit is -inf. The shift is left out: it is
+  // NaN for a query with NaN among its logits.
+  BINAURAL_INLINE static Ints<T> masked(Vec<T> bias, Vec<T> logit) {
+    return (bias == broadcast<T>(kMaskedLag<T>)) | (logit == broadcast<T>(-kInfinity<T>));
+  }
+  BINAURAL_INLINE Vec<T> bias_at(int64_t row, int64_t column) const {
+    return load<T>(lags + column - row);
+  }
+  // The logits of one vector, less the shift; -inf where a pair is masked.
   BINAURAL_INLINE Vec<T> logits(Vec<T> product, int64_t row, int64_t column) const {
     if (!kLags) return product - shifts[row];
-    const Vec<T> bias = load<T>(lags + column - row);
-    const Vec<T> sum = product + (bias - shifts[row]);
-    return bias == broadcast<T>(kMaskedLag<T>) ? broadcast<T>(-kInfinity<T>) : sum;
+    const Vec<T> bias = bias_at(row, column), logit = product + bias;
+    return masked(bias, logit) ? broadcast<T>(-kInfinity<T>) : logit - shifts[row];
   }
-  // 2^logits; with kLags exactly 0 where a logit is -inf, and only there.
+  // 2^(logits − shift); with kLags exactly 0 where a pair is masked, and only there.
   BINAURAL_INLINE Vec<T> exponential(Vec<T> product, int64_t row, int64_t column) const {
-    const Vec<T> logit = logits(product, row, column);
-    if (!kLags) return exp2<T>(logit);
-    return logit == broadcast<T>(-kInfinity<T>) ? Vec<T>{} : exp2<T>(logit);
+    if (!kLags) return exp2<T>(product - shifts[row]);
+    const Vec<T> bias = bias_at(row, column), logit = product + bias;
+    return masked(bias, logit) ? Vec<T>{} : exp2<T>(logit - shifts[row]);
   }
 };
 

@@ -91,7 +91,7 @@ def test_a_comparison_from_end_to_end(rooms, tmp_path, capsys):
     assert "4 of 4 runs are done already" in capsys.readouterr().out
     with pytest.raises(SystemExit) as error:
         compare_systems.main([*command, "--learning_rate", "0.1"])
-    assert "was made with learning_rate = 0.001, this comparison wants 0.1" in str(error.value.code)
+    assert "was made with learning_rate = 0.001, expected 0.1" in str(error.value.code)
 
 
 @pytest.mark.parametrize("command", [["benchmarks/compare_systems.py"], ["-m", "benchmarks.compare_systems"]])
@@ -135,7 +135,7 @@ def test_a_run_from_before_an_option_is_another_run(tmp_path):
     run.check()
     del config["view_levels"]
     (run.folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"made with view_levels = \[\], this comparison wants \[3\]"):
+    with pytest.raises(ValueError, match=r"made with view_levels = \[\], expected \[3\]"):
         run.check()
 
 

@@ -164,16 +164,20 @@ def test_nan_and_infinity_reach_no_query_that_masks_them(
             assert torch.equal(ours.isnan(), value.isnan()), name
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(512, 128, 32), (256, 64, 64), (32, 24, 16)])
+@pytest.mark.parametrize(("n", "m", "d"), [(512, 128, 32), (256, 64, 64)])
 @pytest.mark.parametrize("separate", [False, True])
-def test_float32_is_as_exact_as_pytorch(isa: str, n: int, m: int, d: int, separate: bool) -> None:
-    call = make(Case(1, n, m, 4, d, d, separate=separate)).to(torch.float32)
+def test_float32_is_about_as_exact_as_pytorch(isa: str, n: int, m: int, d: int, separate: bool) -> None:
+    call = make(Case(1, n, m, 4, d, d, separate=separate))
+    torch.manual_seed(0)
+    # Not the numbers of `make`, whose products are exact in float32.
+    call.inputs = {name: torch.randn(value.shape) for name, value in call.inputs.items()}
+    call = call.to(torch.float32)
     exact = call.to(torch.float64).run("reference")
     expected, ours = call.run("reference"), call.run("cpp")
     for name, value, theirs, truth in zip(call.names(), ours, expected, exact, strict=True):
         error, reference_error = ((t.double() - truth).norm() / truth.norm() for t in (value, theirs))
-        # Without fused multiply-add every product is rounded too.
-        assert error < (2.5 if isa == "generic" else 1.6) * reference_error, name
+        # Accumulators that begin with the logarithms of sums give 2.2 to 3.1 times the error.
+        assert error < 1.8 * reference_error, name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -43,3 +43,12 @@ def test_sizes_that_cannot_be_halved_are_named(shape, message):
 def test_refusals():
     with pytest.raises(ValueError, match="downsamplings must be from 2 to 8, got 9"):
         UNetPix2Pix(4, 9.0, 9)
+
+
+def test_initial_weights_are_those_of_pix2pix():
+    """Normal around 0, scales of norms around 1, and biases 0, the last one too."""
+    torch.manual_seed(0)
+    network = UNetPix2Pix(8, downsamplings=3)
+    assert network.ups[0][0].bias.abs().max() == 0
+    assert 0.01 < network.ups[0][0].weight.std() < 0.03
+    assert all(not p.any() for name, p in network.named_parameters() if name.endswith("bias"))

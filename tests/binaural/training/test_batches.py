@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from binaural.training.batches import EpochBatches, SeededItems, training_loader
+from binaural.training.batches import EpochBatches, SeededItems, steps_per_epoch, training_loader
 
 
 class RandomItems(Dataset):
@@ -56,6 +56,12 @@ def test_drawing_an_item_leaves_the_global_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_too_few_samples():
-    with pytest.raises(ValueError, match="batch_size is 11, but the training set has only 10 samples"):
-        EpochBatches(10, 11, seed=0)
+def test_steps_of_an_epoch():
+    assert steps_per_epoch(10, 3, 3) == 1
+    assert steps_per_epoch(10, 2, 2) == 2
+    with pytest.raises(
+        ValueError, match="batch_size must be at most 10, the number of training samples, got 11"
+    ):
+        steps_per_epoch(10, 11)
+    with pytest.raises(ValueError, match="accumulate must be at most 3, the batches of an epoch, got 4"):
+        steps_per_epoch(10, 3, 4)

@@ -4,8 +4,8 @@ import torch
 from binaural import UNet
 from binaural.features import channel_names
 from binaural.models.adaptive_bins import AdaptiveBinsNet, DistillationLoss
-from binaural.training.build import make_loss, make_network
-from binaural.training.options import MODELS, parse_options
+from binaural.training.build import MODELS, make_loss, make_network
+from binaural.training.options import parse_options
 
 SMALL = ["--base_channels", "4", "--image_size", "32", "--max_depth", "10"]
 

@@ -38,6 +38,19 @@ def test_a_split_without_depth(rooms, tmp_path):
         np.save(recording.depth, np.minimum(np.load(recording.depth), 500))
     options.metric_threshold = 0.0
     check()
-    options.batch_size = 3
-    with pytest.raises(ValueError, match="--batch_size must be at most 2, the samples of the training split"):
-        check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch_size", "3"], "--batch_size must be at most 2, the number of training samples, got 3"),
+        (
+            ["--batch_size", "1", "--accumulate", "3"],
+            "--accumulate must be at most 2, the batches of an epoch",
+        ),
+    ],
+)
+def test_an_epoch_without_a_step(rooms, arguments, message):
+    options = parse_options(["--dataset", "batvisionv2", "--dataset_dir", str(rooms), *arguments])
+    with pytest.raises(ValueError, match=message):
+        check_data(options, train=open_split("batvisionv2", rooms, "train", image_size=32))

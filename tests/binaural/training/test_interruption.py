@@ -6,7 +6,7 @@ import pytest
 from binaural.training.interruption import Interruption, StopRequested
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_work_at_hand_is_finished_first(number):
     done = []
     with Interruption() as interruption, pytest.raises(StopRequested, match=signal.Signals(number).name):
@@ -21,6 +21,15 @@ def test_a_second_ctrl_c_stops_at_once():
     with Interruption(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_hang_up_stays_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_handlers_come_back():

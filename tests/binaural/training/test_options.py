@@ -1,10 +1,13 @@
 import json
+import os
+import re
 from dataclasses import asdict
 
 import pytest
 
 from binaural.models import BinauralAttentionOptions
-from binaural.training.options import parse_options
+from binaural.training.build import make_network
+from binaural.training.options import DEFAULTS, MODEL_OPTION_NAMES, parse_options
 
 
 def test_defaults_by_dataset(tmp_path):
@@ -16,6 +19,7 @@ def test_defaults_by_dataset(tmp_path):
         ["--dataset", "batvisionv2", "--dataset_dir", str(tmp_path), "--base_channels", "32"]
     )
     assert given.base_channels == 32
+    assert full.num_workers == min(8, len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,9 @@ def test_defaults_by_dataset(tmp_path):
         (["--dataset", "batvisionv2"], "needs --dataset_dir"),
         (["--dataset", "batvisionv2", "--dataset_dir", "nowhere"], "there is no folder nowhere"),
         (["--image_size", "65"], "multiple of 16"),
-        (["--batch_size", "1501"], "--batch_size must be at most --simulated_rooms, 1500, got 1501"),
+        (["--batch_size", "1501"], "--batch_size must be at most 1500, the number of training samples, got"),
+        (["--accumulate", "94"], "--accumulate must be at most 93, the batches of an epoch, got 94"),
+        (["--heads", "4"], "unrecognized arguments: --heads"),
         (["--max_depth", "77"], "simulated recordings end before the echo from 77 m"),
         (["--seed", str(2**63)], "--seed must be below 2^63"),
         (["--attention_levels", "2", "6"], "different levels from 1 to 5"),
@@ -127,8 +133,11 @@ def test_levels_of_the_skips(capsys):
         assert parse_options(arguments).skip_levels == expected
     for wrong, message in (
         (["--skip_levels", "3", "5"], "--skip_levels must be different levels from 1 to 4, got (3, 5)"),
-        (["--skip_levels", "3", "--attention_levels", "2"], "must have the attention_levels (2,): attention"),
-        (["--skip_levels", "4"], "must have level 3, to whose map view transforms add"),
+        (
+            ["--skip_levels", "3", "--attention_levels", "2"],
+            "--attention_levels: attention at (2,) has no effect",
+        ),
+        (["--skip_levels", "4"], "must include 3, the level that view transforms add to"),
         (
             ["--skip_levels", "3", "--model", "base_residual"],
             "--skip_levels is an option of binaural and unet",
@@ -149,6 +158,8 @@ def test_symmetric_networks_have_even_channels(capsys):
 def test_optimizers_and_schedulers_in_any_case():
     assert parse_options(["--optimizer", "AdamW", "--scheduler", "Step"]).optimizer == "adamw"
     assert parse_options(["--optimizer", "SGD", "--scheduler", "Step"]).scheduler == "step"
+    assert parse_options(["--optimizer", "Adam", "--model", "UNet"]).optimizer == "adam"
+    assert parse_options(["--features", "IPD", "magnitude"]).features == ["ipd", "magnitude"]
 
 
 def test_defaults_of_a_model_are_those_of_its_class():
@@ -168,7 +179,33 @@ def test_options_that_left_the_command_line_are_kept_by_older_runs(tmp_path):
     }
     (run / "config.json").write_text(json.dumps(saved))
     options = parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
-    assert (options.scope, options.heads) == ("plane", 2)
+    arguments = make_network(options).arguments
+    assert (arguments["scope"], arguments["heads"]) == ("plane", 2)
+    assert arguments["similarity"] == "shared"
+
+
+def test_an_older_run_of_another_model_has_options_that_its_model_lacks(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    older = {"attention_levels": [3, 5], "symmetric": True, "heads": 4, "scope": "time", "max_lag": None}
+    saved = vars(parse_options(["--experiment_name", "run", "--model", "unet"])) | older
+    (run / "config.json").write_text(json.dumps(saved))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    arguments = make_network(parse_options([*where, "--model", "unet"])).arguments
+    assert (arguments["skip_levels"], arguments["view_levels"]) == ((1, 2, 3, 4), ())
+
+
+def test_a_resumed_run_keeps_the_defaults_of_options_that_its_config_lacks(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = vars(parse_options(["--experiment_name", "run"]))
+    del saved["ear_width"]
+    (run / "config.json").write_text(json.dumps(saved))
+    where = ["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)]
+    assert parse_options([*where, "--ear_width", "1"]).ear_width == 1
+    with pytest.raises(SystemExit):
+        parse_options([*where, "--ear_width", "0.5"])
+    assert "started with ear_width = 1.0, which cannot become 0.5" in capsys.readouterr().err
 
 
 def test_resume_from_a_damaged_config(tmp_path, capsys):
@@ -183,11 +220,36 @@ def test_resume_from_a_damaged_config(tmp_path, capsys):
     assert "must be a JSON object of options, got list" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dataset", "batvisionv3", "dataset must be of"),
+        ("batch_size", "four", "batch_size must be like 16, got 'four'"),
+        ("augment", 1, "augment must be like True, got 1"),
+    ],
+)
+def test_resume_from_a_config_with_a_wrong_value(name, value, message, tmp_path, capsys):
+    path = tmp_path / "run" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(vars(parse_options(["--experiment_name", "run"])) | {name: value}))
+    with pytest.raises(SystemExit):
+        parse_options(["--resume", "--experiment_name", "run", "--runs_dir", str(tmp_path)])
+    assert f"{path}: {message}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])
-    text = capsys.readouterr().out
-    for option in ("--dataset", "--use_adaptive_loss", "--lambda_smooth", "--resume", "--precision"):
-        assert option in text
-    assert "(default )" not in text
-    assert "the metrics (default 0.0)" in " ".join(text.split())
+    text = " ".join(capsys.readouterr().out.split())
+    for name in (*DEFAULTS, *MODEL_OPTION_NAMES):
+        assert re.search(rf"--{name}\b", text), name
+    assert not re.search(r"\(default ?\)", text)
+    assert "True" not in text
+    for described in (
+        "peak learning rate (default 0.001)",
+        "order and augmentation (default 0)",
+        "the metrics (default 0.0)",
+        "(default simulated: 0, batvisionv1: ",
+        "noise (default on)",
+    ):
+        assert described in text

@@ -3,9 +3,8 @@
 With ground truth g and prediction p in metres over the pixels where g > threshold and g is finite:
 RMSE = √mean((g − p)²), ABS_REL = mean(|g − p| / g), log10 = mean|log₁₀ g − log₁₀ p|, MAE = mean|g − p|,
 δₖ = mean(max(g / p, p / g) < 1.25ᵏ) for k = 1, 2, 3.
-Source: Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NIPS
-    2014, with
-the choices of the BatVision benchmark (Brunetto et al., IROS 2023).
+Source: Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NIPS 2014,
+with the choices of the BatVision benchmark (Brunetto et al., IROS 2023).
 """
 
 import torch
@@ -14,16 +13,14 @@ from torch import Tensor
 METRICS = ("rmse", "abs_rel", "log10", "mae", "delta1", "delta2", "delta3")
 
 PREDICTION_FLOOR = 1e-3
-"""Metres. Logarithm and ratio take predictions below as this, so that no pixel is dropped for its
-prediction."""
+"""Metres. Smaller predictions are raised to it in logarithms and ratios, so that every pixel counts."""
 
 
 def depth_metrics(pred: Tensor, target: Tensor, *, threshold: float = 0.0) -> Tensor:
-    """The metrics of each image, [B, 7] float64 in the order of `METRICS`; NaN for an image without a valid
-    pixel.
+    """The metrics of each image, [B, 7] float64 in the order of `METRICS`; NaN without a valid pixel.
 
-    A pixel counts where `target` is finite and above `threshold`, whatever the prediction: a NaN there
-    makes the image's metrics NaN (δ counts it as a miss).
+    A pixel is valid where `target` is finite and above `threshold`. A NaN prediction there makes the metrics
+    of the image NaN (δ counts it as a miss).
 
     Args:
         pred: predicted depth in metres, [B, 1, H, W] or [B, H, W].

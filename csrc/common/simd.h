@@ -286,8 +286,8 @@ BINAURAL_INLINE void store_as(Storage* p, Vec<T> v) {
   }
 }
 
-// The same for the first `count` values; the other lanes are 0, or are not written. Masks do that in
-// one instruction where the processor has them; a copy in memory takes many times as long.
+// The same for the first `count` values; the other lanes are 0, or are not written. Masks do that
+// in one instruction where the processor has them; a copy in memory takes many times as long.
 #if defined(BINAURAL_AVX512)
 #define BINAURAL_MASKS
 template <class T>

@@ -17,7 +17,7 @@ help:
 	@echo "make train   set up, simulate rooms, train a network on their echoes, show metrics and pictures"
 	@echo "make test    set up and run the tests"
 	@echo "make gradcheck  the gradient checks and operator checks alone"
-	@echo "make gpu     on a machine with a GPU: tests, sanitizers and benchmarks, in one report with its name"
+	@echo "make gpu     on a machine with a GPU: checks, benchmarks and tests in one report; ARGS=\"--minutes 9 --out DIR\""
 	@echo "make setup   virtual environment, dependencies, compiled extension"
 	@echo "make lint    ruff, mypy, import-linter, clang-format (make format mends what can be mended)"
 	@echo "make clean   remove the extension and what was built on the way (not .venv, data/ or runs/)"
@@ -33,11 +33,15 @@ test: setup
 gradcheck: setup
 	$(BIN)/python -m pytest tests/kernels -k "gradcheck or opcheck" $(ARGS)
 
-# Before anything is set up, which takes minutes: is there a GPU at all?
+# First of all, as setting up takes minutes: is there a GPU? Where $(PYTHON) has torch and Triton it is used as it
+# is, without a virtual environment and without a network. ARGS="--minutes 9 --out DIR" limits the time.
 gpu:
 	@nvidia-smi --list-gpus 2>/dev/null | grep -q GPU || { echo "make gpu: no NVIDIA GPU is visible" >&2; exit 1; }
-	@$(MAKE) --no-print-directory setup
-	$(BIN)/python -m benchmarks.gpu
+	@if [ ! -x $(BIN)/python ] && $(PYTHON) -c 'import torch, triton' 2>/dev/null; then \
+		$(PYTHON) -m benchmarks.gpu $(ARGS); \
+	else \
+		$(MAKE) --no-print-directory setup && $(BIN)/python -m benchmarks.gpu $(ARGS); \
+	fi
 
 lint: setup
 	$(BIN)/ruff check .

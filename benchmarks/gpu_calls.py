@@ -66,7 +66,7 @@ def _inputs(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[i
 
 
 def _plan_forward(device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[Any]:
-    from binaural.kernels.cross_attention.triton_launch import plan_forward
+    from binaural.kernels.cross_attention.triton_plan import plan_forward
 
     return plan_forward(*_inputs(device, count, dtype, shape))[0]
 
@@ -74,7 +74,7 @@ def _plan_forward(device: torch.device, count: int, dtype: torch.dtype, shape: t
 def _plan_backward(
     device: torch.device, count: int, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> tuple[list[Any], Any]:
-    from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+    from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 
     inputs = _inputs(device, count, dtype, shape)
     outputs = plan_forward(*inputs)[1]

@@ -1,6 +1,7 @@
 """Reports of benchmarks in benchmarks/results/: a Markdown table and JSON."""
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from benchmarks.machine import Machine
 from binaural.atomic_files import write_atomically
 
-RESULTS = Path(__file__).with_name("results")
+# benchmarks.gpu sets the folder of its parts' reports.
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).with_name("results"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

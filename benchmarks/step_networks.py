@@ -51,6 +51,7 @@ class Setting:
     device: str
     precision: torch.dtype  # of autocast; float32 means none
     compiled: bool
+    graphs: bool = False  # the compiled network replays CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,14 @@ class Step:
         self.fast, self.setting = system.fast, setting
         self.network = system.make(problem.base_channels).to(device).to(memory_format=layout).train()
         compiled = setting.compiled and system.fast
-        self.forward = compile_network(self.network) if compiled else self.network
+        self.forward: Any = self.network
+        if compiled:
+            # The options of compile_network, and the mode that captures CUDA graphs.
+            self.forward = (
+                torch.compile(self.network, fullgraph=True, dynamic=False, mode="reduce-overhead")
+                if setting.graphs
+                else compile_network(self.network)
+            )
         self.loss = system.loss().to(device)
         self.optimizer = (
             make_optimizer("adamw", self.network, 1e-4, 1e-4)
@@ -130,6 +138,8 @@ class Step:
         self.update()
 
     def predict(self) -> Tensor:
+        if self.setting.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         with self._mode():
             return self.forward(self.spectrogram)
 

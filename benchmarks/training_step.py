@@ -247,12 +247,21 @@ def main() -> None:
     devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
     parser.add_argument("--device", choices=devices, default=devices[0])
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
-    parser.add_argument("--compile", action="store_true", help="the fast path through torch.compile")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="the fast path through torch.compile (default: on a GPU, as train.py does)",
+    )
+    parser.add_argument("--graphs", action="store_true", help="the compiled network replays CUDA graphs")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure each problem for, or longer")
     parser.add_argument("--problem", default="", help="only problems that contain this text, as 'base 64'")
     parser.add_argument("--no_naive", action="store_true", help="leave out naive attention, slow")
     parser.add_argument("--no_growth", action="store_true", help="leave out how cost grows")
     options = parser.parse_args()
+    if options.compile is None:
+        options.compile = options.device == "cuda"
+    if options.graphs and not options.compile:
+        parser.error("--graphs needs --compile: CUDA graphs are captured by torch.compile")
     problems = [problem for problem in PROBLEMS[options.device] if options.problem in str(problem)]
     if not problems:
         raise SystemExit(f"benchmarks.training_step: no problem contains {options.problem!r}")
@@ -260,11 +269,11 @@ def main() -> None:
     set_up_heap()
     precision, _why = choose_precision(options.precision, torch.device(options.device))
     machine = describe_machine(options.device, precision)
-    setting = Setting(options.device, precision, options.compile)
+    setting = Setting(options.device, precision, options.compile, options.graphs)
     name = str(precision).removeprefix("torch.")
     fast_path = f"channels-last, {name}, with fused kernels, loss and optimiser"
     if options.compile:
-        fast_path += ", compiled"
+        fast_path += ", compiled, with CUDA graphs" if options.graphs else ", compiled"
     about = (
         "A training step: forward, loss, backward, AdamW. Ours is the symmetric network that train.py makes, "
         "with a skip at level 3, and attention there and at level 5; with all skips it has attention at "
@@ -277,6 +286,8 @@ def main() -> None:
     )
     title = f"Training step in {name}" + (", compiled" if options.compile else "")
     slug = f"training-step-{name}" + ("-compiled" if options.compile else "")
+    if options.graphs:
+        title, slug = f"{title}, CUDA graphs", f"{slug}-graphs"
     report = Report(slug, machine, title, [about])
     rows: list[dict[str, Any]] = []
     growth: list[dict[str, Any]] = []

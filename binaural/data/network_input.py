@@ -14,6 +14,9 @@ from binaural.data.registry import DATASETS
 from binaural.data.spectrogram import LogSpectrogram, OfficialSpectrogram, TimeGrid
 from binaural.features import CAMERA, MAGNITUDE, check_features
 
+LARGEST_IMAGE_SIZE = 2048
+"""Rows and columns of an input, at most: beyond it a single sample takes gigabytes."""
+
 
 class NetworkInput:
     """Cuts whole recordings as the data set of a training run does and makes its features of them.
@@ -23,7 +26,7 @@ class NetworkInput:
 
     Args:
         dataset: name of the training run's data set, in `binaural.data.DATASETS`.
-        image_size: rows and columns of the input.
+        image_size: rows and columns of the input, at most `LARGEST_IMAGE_SIZE`.
         max_depth: metres, the training run's.
         preprocessing: "default" or "official".
         features: input features, names in `binaural.features.FEATURES`.
@@ -51,6 +54,8 @@ class NetworkInput:
             raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
         if preprocessing not in ("default", "official"):
             raise ValueError(f'preprocessing must be "default" or "official", got {preprocessing!r}')
+        if not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_IMAGE_SIZE:
+            raise ValueError(f"image_size must be from 1 to {LARGEST_IMAGE_SIZE}, got {image_size!r}")
         self.dataset, self.image_size = dataset, image_size
         self.max_depth, self.preprocessing = max_depth, preprocessing
         self.features = check_features(features)

@@ -11,6 +11,7 @@ import torch
 
 from binaural.command_line import SIMULATED_DIR, natural, not_negative, positive, positive_int
 from binaural.data import BatVisionV2
+from binaural.data.network_input import LARGEST_IMAGE_SIZE
 from binaural.features import CAMERA, MAGNITUDE, SOUND
 from binaural.models.binaural_attention import BinauralAttentionOptions, Matching
 from binaural.models.levels import ALL_SKIPS
@@ -372,8 +373,11 @@ def _check_together(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error("--features_on device works for features of sound, got the camera's picture")
     if options.preprocessing == "official" and tuple(options.features) not in (MAGNITUDE, CAMERA):
         parser.error("--features: the official preprocessing has magnitude alone")
-    if options.image_size % 16:
-        parser.error(f"--image_size must be a multiple of 16 for five levels, got {options.image_size}")
+    if options.image_size % 16 or options.image_size > LARGEST_IMAGE_SIZE:
+        parser.error(
+            f"--image_size must be a multiple of 16 for five levels, at most {LARGEST_IMAGE_SIZE}, "
+            f"got {options.image_size}"
+        )
     if options.exclude_locations and options.dataset != "batvisionv2":
         parser.error(f"--exclude_locations: {options.dataset} has no locations, batvisionv2 does")
     if options.dataset == "simulated":

@@ -222,13 +222,14 @@ def _why_cuda_does_not_cover(q_left: Tensor) -> str | None:
     if q_left.dtype == torch.float64:
         return "its kernels compute in float32, and these tensors are float64"
     if q_left.shape[3] > _CUDA_CHANNELS:
-        return f"its kernels take at most {_CUDA_CHANNELS} channels of q per head, and these have {q_left.shape[3]}"
+        channels = q_left.shape[3]
+        return f"its kernels take at most {_CUDA_CHANNELS} channels of q per head, and these have {channels}"
     return None
 
 
 # The gradients of absent k_* and lag_bias are empty tensors, since an operator cannot return None.
-# lse_* is the natural logarithm of the softmax's denominator, -inf for a query whose keys are all masked; float32,
-# or float64 for float64 inputs. csrc/schema.cpp has the same two schemas.
+# lse_* is the natural logarithm of the softmax's denominator, -inf for a query whose keys are all masked;
+# float32, or float64 for float64 inputs. csrc/schema.cpp has the same two schemas.
 FORWARD_SCHEMA = (
     "(Tensor q_left, Tensor q_right, Tensor v_left, Tensor v_right, Tensor? k_left, Tensor? k_right,"
     " Tensor? lag_bias, float scale, int? max_lag)"

@@ -30,7 +30,7 @@ from binaural.kernels.cross_attention.triton_tiles import (
 
 @triton.jit
 def steps(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
-    """COUNT time steps from `first`; WIDE: as 64-bit integers, so that offsets computed from them have 64 bits."""
+    """COUNT time steps from `first`; WIDE: as 64-bit integers, so that offsets have 64 bits too."""
     times = first + tl.arange(0, COUNT)
     return times.to(tl.int64) if WIDE else times
 
@@ -122,7 +122,7 @@ def prepare_backward(
     WIDE: tl.constexpr,  # offsets within a problem need 64 bits
     BLOCK_A: tl.constexpr,
 ):  # fmt: skip
-    """delta = Σ over channels of do · o, the softmax's sum of p dp; and lse in units of log2, 0 in place of -inf."""
+    """delta = Σ over channels of do · o, the sum of p dp; and lse in units of log2, 0 in place of -inf."""
     blocks = tl.cdiv(count, BLOCK_A)
     r, head = problem_of(tl.program_id(0) // blocks, heads)
     problem = (tl.program_id(0) // blocks).to(tl.int64)

@@ -76,10 +76,15 @@ def forward_whole_config(n: int, m: int, d: int, dv: int, dtype: torch.dtype) ->
     return {"BLOCK_M": min(block(m), 32), "num_warps": max(1, min(2, block(n) // 16)), "num_stages": 1}
 
 
-def backward_whole_config(n: int, m: int, d: int, dv: int, dtype: torch.dtype) -> Config:
-    if dtype == torch.float32:
-        return {"BLOCK_M": min(block(m), 16), "num_warps": 4, "num_stages": 1}
-    return {"BLOCK_M": min(block(m), 32), "num_warps": max(1, min(4, block(n) // 16)), "num_stages": 1}
+def backward_whole_config(
+    n: int, m: int, d: int, dv: int, dtype: torch.dtype
+) -> tuple[Config, Config | None]:
+    """The choice, and the one in its place before sm_90, where operands of products lie in registers."""
+    warps = max(1, min(4, block(n) // 16))
+    narrow = {"BLOCK_M": 16, "num_warps": 4 if dtype == torch.float32 else warps, "num_stages": 1}
+    if dtype == torch.float32 or (block(n) == 32 and max(d, dv) > 32):
+        return narrow, None
+    return {"BLOCK_M": min(block(m), 32), "num_warps": warps, "num_stages": 1}, narrow
 
 
 def full_blocks(n: int, m: int) -> bool:

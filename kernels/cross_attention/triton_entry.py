@@ -25,15 +25,15 @@ def why_not_covered(q_left: Tensor) -> str | None:
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
-    from binaural.kernels.cross_attention import triton_launch
+    from binaural.kernels.cross_attention import triton_plan
 
-    return triton_launch.forward(*arguments)
+    return triton_plan.forward(*arguments)
 
 
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
-    from binaural.kernels.cross_attention import triton_launch
+    from binaural.kernels.cross_attention import triton_plan
 
-    return triton_launch.backward(*arguments)
+    return triton_plan.backward(*arguments)
 
 
 def packed_forward(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ NEAR = 8
 
 @triton.jit
 def load_near_bias(lag_bias, head, longest, diagonal):
-    """The bias in a block of 8 x 8 pairs of this diagonal, in units of log2; 0 beyond the longest lag: [8, 8]."""
+    """The bias in an 8 x 8 block of this diagonal, in units of log2; 0 beyond the longest lag: [8, 8]."""
     lag = 8 * diagonal + tl.arange(0, 8)[None, :] - tl.arange(0, 8)[:, None]
     p_lags = lag_bias + head * (2 * longest + 1) + longest + lag
     return tl.load(p_lags, mask=(lag >= -longest) & (lag <= longest), other=0.0) * LOG2_E
@@ -96,7 +96,7 @@ def sum_near_lags(
     problems, heads, longest,
     WARPS: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one lag of one head: the sum over problems and warps, and over the pairs that have this lag."""
+    """The gradient of one lag of one head: the sum over problems, warps and the pairs of this lag."""
     head, index = tl.program_id(0) // (2 * longest + 1), tl.program_id(0) % (2 * longest + 1)
     row = tl.arange(0, 8)
     column = row + index - longest + 8  # in the three blocks side by side

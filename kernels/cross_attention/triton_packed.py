@@ -1,10 +1,10 @@
-"""The Triton kernels on views of one packed tensor: inputs, outputs and gradients of both ears without copies."""
+"""The Triton kernels on views of one packed tensor: inputs, outputs and gradients without copies."""
 
 import torch
 from torch import Tensor
 
 from binaural.kernels.cross_attention.packed_views import unpack_ears
-from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 from binaural.kernels.dispatch.launch import empty, launch_all
 
 
@@ -21,7 +21,13 @@ def forward(
     o = empty((rows, time, heads, value_channels // heads), packed)
     lse = empty((rows, heads, time), packed, torch.float32)
     ears = unpack_ears(packed, heads, query_channels, value_channels)
-    launches, _ = plan_forward(*ears, lag_bias, scale, max_lag, o.chunk(2), lse.chunk(2))
+    o_left, o_right = o.chunk(2)
+    lse_left, lse_right = lse.chunk(2)
+    q_left, q_right, v_left, v_right, k_left, k_right = ears
+    launches, _ = plan_forward(
+        q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, scale, max_lag,
+        (o_left, o_right), (lse_left, lse_right),
+    )  # fmt: skip
     launch_all(launches, packed.device)
     return o, lse
 
@@ -40,9 +46,13 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     dpacked = empty(packed.shape, packed)
     sizes = (heads, query_channels, value_channels)
+    do_left, do_right = do.chunk(2)
+    o_left, o_right = o.chunk(2)
+    lse_left, lse_right = lse.chunk(2)
+    q_left, q_right, v_left, v_right, k_left, k_right = unpack_ears(packed, *sizes)
     launches, gradients, shares = plan_backward(
-        *do.chunk(2), *unpack_ears(packed, *sizes), lag_bias, *o.chunk(2), *lse.chunk(2), scale, max_lag,
-        list(unpack_ears(dpacked, *sizes)),
+        do_left, do_right, q_left, q_right, v_left, v_right, k_left, k_right, lag_bias, o_left, o_right,
+        lse_left, lse_right, scale, max_lag, list(unpack_ears(dpacked, *sizes)),
     )  # fmt: skip
     launch_all(launches, packed.device)
     dlag_bias = gradients[6] if shares is None else shares.sum(0)

@@ -20,7 +20,7 @@ LN_2: tl.constexpr = tl.constexpr(math.log(2))
 
 @triton.jit
 def problem_of(problem, heads):
-    """r and head of a problem: divided in 32 bits, which takes a fifth of the instructions, then as 64 bits."""
+    """r and head of a problem: divided in 32 bits, a fifth of the instructions, then as 64 bits."""
     return (problem // heads).to(tl.int64), (problem % heads).to(tl.int64)
 
 
@@ -30,7 +30,8 @@ def load_tile(
 ):
     """Tensor [R, time, heads, channels] at `times` as [times, BLOCK_C]; zeros beyond `count` times.
 
-    Offsets within a problem have the integer type of `times`, 32 bits where they suffice. FULL: all times exist.
+    Offsets within a problem have the integer type of `times`, 32 bits where they suffice. FULL: all times
+    exist.
     """
     channels = tl.arange(0, BLOCK_C)
     offsets = times[:, None] * strides[1] + channels[None, :]
@@ -48,7 +49,7 @@ def store_tile(
     tensor, strides, r, head, times, count, b_value,
     CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
-    """Store b_value [times, BLOCK_C] into tensor [R, time, heads, channels] at `times`, rounded to its dtype."""
+    """Store b_value [times, BLOCK_C], rounded, into tensor [R, time, heads, channels] at `times`."""
     channels = tl.arange(0, BLOCK_C)
     offsets = times[:, None] * strides[1] + channels[None, :]
     p_tile = tensor + r * strides[0] + head * strides[2] + offsets
@@ -145,7 +146,7 @@ def normaliser(b_max, b_sum):
 
 @triton.jit
 def one_per_thread(b_row):
-    """b_row unchanged, but not as columns of a product, where each thread has the same 8 elements as 31 others."""
+    """b_row, but not in the layout of a product's columns, where 32 threads have the same 8 elements."""
     return tl.gather(b_row, tl.arange(0, b_row.shape[0]), axis=0)
 
 
@@ -158,7 +159,7 @@ def largest_square_norm(b_tile):
 
 @triton.jit
 def largest_bias(lag_bias, head, longest, REACH: tl.constexpr):
-    """Largest magnitude of the bias of the lags from -REACH to REACH - 1, in units of log2; -inf is no magnitude."""
+    """Largest magnitude of the bias of lags -REACH to REACH - 1, in units of log2; -inf does not count."""
     lag = tl.arange(0, 2 * REACH) - REACH
     p_lags = lag_bias + head * (2 * longest + 1) + longest + lag
     b_lags = tl.load(p_lags, mask=(lag >= -longest) & (lag <= longest), other=0.0)

@@ -38,7 +38,7 @@ def biased_logits(
     b_left, b_right, lag_bias, head, longest, first, b_below, b_on, b_above, m_pairs, scale,
     NEAR: tl.constexpr, MASKED: tl.constexpr, WARPS: tl.constexpr,
 ):  # fmt: skip
-    """The logits [N, M] of all left steps and of the right steps from `first`; -inf outside m_pairs if MASKED."""
+    """The logits [N, M] of all left steps and right steps from `first`; -inf outside m_pairs if MASKED."""
     b_s = logits(b_left, b_right, None, scale)
     if NEAR:
         b_s = add_near_bias(b_s, first, b_below, b_on, b_above, WARPS)
@@ -88,8 +88,9 @@ def forward_whole(
         b_on = load_near_bias(lag_bias, head, longest, 0)
         b_above = load_near_bias(lag_bias, head, longest, 1)
 
-    # One exponential serves both directions, E = 2^S, if no |S| can be so large that a sum of E overflows or a whole
-    # row or column of E vanishes. |S| is at most the product of the norms (Cauchy and Schwarz), plus the bias.
+    # One exponential serves both directions, E = 2^S, if no |S| can be so large that a sum of E overflows or
+    # a whole row or column of E vanishes. |S| is at most the product of the norms (Cauchy and Schwarz), plus
+    # the bias.
     shared_steps = 0  # right steps that the first of the two loops takes: all or none
     first_max = float(
         "-inf"
@@ -213,8 +214,8 @@ def backward_whole(
     dv_right, dv_right_strides,  # [R, M, heads, DV]
     dk_left, dk_left_strides,  # [R, N, heads, D] or None
     dk_right, dk_right_strides,  # [R, M, heads, D] or None
-    # None, or this program's share of the bias's gradient, float32: if NEAR [R, heads, 3, WARPS, 8, 8], sums of the
-    # diagonals of blocks, else [R, heads, 2 longest + 1]
+    # None, or this program's share of the bias's gradient, float32: if NEAR [R, heads, 3, WARPS, 8, 8], sums
+    # of the diagonals of blocks, else [R, heads, 2 longest + 1]
     dlag_bias,
     scale, n, m, heads, longest, max_lag,
     problems,  # read by the tuner alone
@@ -236,8 +237,8 @@ def backward_whole(
     b_vl = load_tile(v_left, v_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
     b_dol = load_tile(do_left, do_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
     b_o = load_tile(o_left, o_left_strides, r, head, i, n, DV, BLOCK_DV, FULL)  # [N, DV]
-    # The rows' sums of p dp. Where a query may have a single key, dp minus this sum is 0, and the rounding of o would
-    # be all that is left of it: MASKED, the sum itself is taken wherever a tile has all of a row or column.
+    # The rows' sums of p dp. Where a query has a single key, dp minus this sum is 0, and only the rounding of
+    # o would remain: if MASKED, the sum itself is computed wherever a tile has all of a row or column.
     b_delta_left = tl.sum(b_dol.to(tl.float32) * b_o.to(tl.float32), axis=1)  # [N]
     b_lse_left = finite(load_row(lse_left + program * n, i, n, FULL)) * LOG2_E  # [N]
     if k_left is not None:

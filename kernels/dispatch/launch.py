@@ -18,11 +18,10 @@ class Launch:
     kernel: Any
     grid: Grid  # programs, or a function of the configuration that gives them
     arguments: tuple[Any, ...]
-    constants: dict[str, int]
+    constants: dict[str, Any]
     config: Config  # blocks, warps and stages
-    small_config: Config | None = (
-        None  # in place of `config` on GPUs with little shared memory: all but sm_90 to 110
-    )
+    # in place of `config` on GPUs with little shared memory: all but sm_90 to 110
+    small_config: Config | None = None
 
     def __call__(self) -> None:
         config = self.config

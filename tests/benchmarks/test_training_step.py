@@ -42,6 +42,21 @@ def test_ratios_are_within_rounds_and_both_ways():
     assert measure_naive(PROBLEM, SETTING, NAIVE_TIME)["over"][OURS]["p50"] > 0
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_cuda_graphs_are_those_of_a_compiled_network(graphs, monkeypatch):
+    modes = []
+
+    def compile_network(network, **options):
+        modes.append(options.get("mode"))
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_network)
+    step = Step(SYSTEMS[OURS], PROBLEM, Setting("cpu", torch.float32, compiled=True, graphs=graphs))
+    step()
+    Step(SYSTEMS[USUAL_UNET], PROBLEM, step.setting)()  # is never compiled
+    assert modes == ["reduce-overhead" if graphs else None]
+
+
 def test_parts_are_told_apart_and_add_up():
     step = Step(SYSTEMS[OURS], PROBLEM, SETTING)
     seconds = measure_parts(step, 1)

@@ -170,7 +170,7 @@ def test_a_scale_of_any_sign(steps: tuple[int, int], scale: float) -> None:
 @pytest.mark.parametrize("largest", [7.9, 8.6, 41.0, 42.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_logits_at_the_limit_of_the_shared_exponential(dtype: torch.dtype, largest: float) -> None:
-    """All logits of one row are `largest`, of another -`largest`: powers of two around the limits 2^12 and 2^60."""
+    """All logits of one row are `largest`, of another -`largest`: powers around the limits 2^12 and 2^60."""
     q_left, q_right, v_left, v_right, *_ = inputs_of(Case(1, 64, 64, 1, 16, 16), dtype)
     q_left, q_right = torch.zeros_like(q_left), torch.zeros_like(q_right)
     q_left[0, 3, 0, 0], q_left[0, 4, 0, 0], q_right[..., 0] = 1, -1, largest
@@ -202,7 +202,7 @@ def test_a_bias_of_minus_infinity_masks(steps: int) -> None:
 @pytest.mark.parametrize("name", ["q_left", "q_right", "k_right", "v_right"])
 @pytest.mark.parametrize("steps", [40, 70])  # whole, and a block at a time
 def test_what_is_not_finite_does_not_pass_a_mask(steps: int, name: str, poison: float) -> None:
-    """Where the definition's results are finite, so are the kernels', and the same; lags beyond the mask as well."""
+    """Where the reference is finite, the kernels give the same values; masked lags have a gradient of 0."""
     case = Case(1, steps, steps, 2, 16, 16, max_lag=2, reach=5, separate=name.startswith("k"))
     call = make(case).to(torch.float32, DEVICE)
     with torch.no_grad():

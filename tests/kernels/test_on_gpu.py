@@ -14,6 +14,8 @@ import torch
 from backend import Backend
 from torch import Tensor
 
+from benchmarks.gpu_check import check_compiled
+from benchmarks.step_networks import Problem
 from binaural.kernels import cross_attention, edge_aware_loss
 
 pytestmark = pytest.mark.gpu
@@ -26,10 +28,10 @@ SIZES = {
     "blocks": (1, 300, 520, 2, 24, 40, 6),
     "blocks, no bias": (1, 300, 520, 2, 24, 40, None),
 }
-Problem = tuple[list[Tensor], Callable[[], list[Tensor]]]
+Computation = tuple[list[Tensor], Callable[[], list[Tensor]]]
 
 
-def attention(backend: str, size: tuple[int | None, ...], dtype: torch.dtype = torch.bfloat16) -> Problem:
+def attention(backend: str, size: tuple[int | None, ...], dtype: torch.dtype = torch.bfloat16) -> Computation:
     """Inputs, and a function that computes outputs and all gradients from what the inputs hold then."""
     Backend(backend, "cuda").skip_unless_available("cross_attention")
     r, n, m, heads, d, dv, longest = size
@@ -45,7 +47,7 @@ def attention(backend: str, size: tuple[int | None, ...], dtype: torch.dtype = t
     return leaves, compute
 
 
-def loss(backend: str) -> Problem:
+def loss(backend: str) -> Computation:
     """The same of the depth loss."""
     Backend(backend, "cuda").skip_unless_available("edge_aware_loss")
     pred = torch.rand(4, 1, 65, 130, device="cuda").requires_grad_()
@@ -59,7 +61,7 @@ def loss(backend: str) -> Problem:
 
 
 @pytest.fixture(params=[*SIZES, "loss"])
-def problem(request: pytest.FixtureRequest, backend_name: str) -> Problem:
+def problem(request: pytest.FixtureRequest, backend_name: str) -> Computation:
     if request.param == "loss":
         return loss(backend_name)
     return attention(backend_name, SIZES[request.param])
@@ -70,7 +72,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_cuda_graph_replays_the_same_bits(problem: Problem) -> None:
+def test_a_cuda_graph_replays_the_same_bits(problem: Computation) -> None:
     inputs, compute = problem
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -90,7 +92,7 @@ def test_a_cuda_graph_replays_the_same_bits(problem: Problem) -> None:
             assert torch.equal(replayed, expected)
 
 
-def test_it_runs_on_the_current_stream(problem: Problem) -> None:
+def test_it_runs_on_the_current_stream(problem: Computation) -> None:
     inputs, compute = problem
     compute()
     torch.cuda.synchronize()
@@ -106,7 +108,7 @@ def test_it_runs_on_the_current_stream(problem: Problem) -> None:
         assert torch.equal(result, expected)
 
 
-def test_the_host_never_waits(problem: Problem) -> None:
+def test_the_host_never_waits(problem: Computation) -> None:
     compute = problem[1]
     compute()
     torch.cuda.set_sync_debug_mode("error")
@@ -125,6 +127,13 @@ def test_the_largest_of_the_time_axis_agrees_between_backends() -> None:
     for ours, other in zip(*results, strict=True):
         error = torch.linalg.vector_norm(ours.float() - other.float())
         assert error <= 1e-2 * torch.linalg.vector_norm(other.float())
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "CUDA graphs"])
+def test_the_compiled_network_of_train_py_takes_the_steps_of_the_eager_one(graphs: bool) -> None:
+    eager, compiled, wrong = check_compiled("cuda", torch.bfloat16, Problem(16, 64, 4), graphs)
+    assert len(eager) == len(compiled) == 10
+    assert wrong == ""
 
 
 SANITIZED = """

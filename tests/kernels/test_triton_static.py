@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 COMPILE = """
 import dataclasses, json, sys, torch
 from benchmarks.gpu_static import compile_launch
-from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 
 def compiled(dtype, n, d, dv, architecture, bias, separate, max_lag):
     def tensor(channels):
@@ -60,6 +60,8 @@ OPTIONS = [
 MODEL = [
     *(Case("bfloat16", n, 64, 64, architecture) for n in (16, 32) for architecture in (80, 90, 100)),
     *(Case("bfloat16", 64, 64, 64, architecture, separate=True) for architecture in (80, 90)),
+    Case("bfloat16", 128, 32, 32, 90),
+    Case("bfloat16", 256, 16, 128, 90, bias=False),
     Case("bfloat16", 200, 16, 128, bias=False),
     Case("float16", 128, 32, 32, bias=False),
     Case("float32", 16, 64, 64, separate=True),
@@ -94,7 +96,7 @@ def test_it_compiles_and_fits(cases: list[Case], spills: bool) -> None:
         for kernel, found in kernels:
             told = (case, kernel, found)
             assert found["shared_memory"] <= SHARED_MEMORY[case.architecture], told
-            assert found["tensor_core"] > 0 or kernel == "sum_outputs", told
+            assert found["tensor_core"] > 0 or kernel in ("prepare_backward", "sum_near_lags"), told
             assert spills or found["spills"] == found["stack"] == 0, told
 
 

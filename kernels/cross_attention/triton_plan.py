@@ -184,7 +184,7 @@ def plan_backward(
     channels = {"D": d, "DV": dv, "BLOCK_D": block(d), "BLOCK_DV": block(dv)}
     left_and_right = _operands(do_left, do_right, *inputs)
     if fits_whole((do_left, do_right, o_left, o_right, *inputs)):
-        config = backward_whole_config(n, m, d, dv, q_left.dtype)
+        config, narrow = backward_whole_config(n, m, d, dv, q_left.dtype)
         constants = whole_constants(n, m, config, lag_bias)
         shares = None
         if constants["NEAR"]:
@@ -204,6 +204,7 @@ def plan_backward(
                     "STEPS_RIGHT": block(m), "BLOCK_L": min(block(lags), config["BLOCK_M"]),
                 },
                 config,
+                narrow,
             )
         ]  # fmt: skip
         if not constants["NEAR"]:

@@ -26,7 +26,7 @@ class Recorder:
 
 @pytest.fixture
 def current(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """The devices that `torch.cuda.device` has made current, the last one innermost; there need not be any GPU."""
+    """The devices that `torch.cuda.device` has made current, innermost last; no GPU is needed."""
     devices: list[torch.device] = []
 
     class Guard:
@@ -58,11 +58,11 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(current: list[torch
 def test_every_operator_guards_the_device(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All operators launch by `launch_all`, and hand it the device of their tensors."""
     from binaural.kernels import edge_aware_loss, packed_cross_attention
-    from binaural.kernels.cross_attention import triton_launch, triton_packed
+    from binaural.kernels.cross_attention import triton_packed, triton_plan
     from binaural.kernels.depth_loss import triton_entry as depth_loss_entry
 
     devices: list[torch.device] = []
-    for module in (triton_launch, triton_packed, depth_loss_entry):
+    for module in (triton_plan, triton_packed, depth_loss_entry):
         whole = module.launch_all
 
         def recorded(launches: Any, device: torch.device, whole: Any = whole) -> None:
@@ -92,7 +92,7 @@ def test_a_limit_beyond_all_lags_is_none(max_lag: int, steps: int) -> None:
 
 def plan(count: int, steps: int = 64, dtype: torch.dtype = torch.bfloat16) -> list[Any]:
     """Launches of a forward and a backward pass of `count` problems, on the meta device."""
-    from binaural.kernels.cross_attention.triton_launch import plan_backward, plan_forward
+    from binaural.kernels.cross_attention.triton_plan import plan_backward, plan_forward
 
     q, v = (torch.empty(count, steps, 2, c, dtype=dtype, device="meta") for c in (32, 64))
     bias = torch.empty(2, 17, device="meta")

@@ -27,8 +27,9 @@ setup: $(INSTALLED) $(EXTENSION)
 train: setup
 	$(BIN)/python train.py $(ARGS)
 
+# One thread in each worker: more would wait for each other.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 gradcheck: setup
 	$(BIN)/python -m pytest tests/kernels -k "gradcheck or opcheck" $(ARGS)

@@ -378,7 +378,7 @@ def test_a_loading_process_that_dies_ends_the_run(rooms, tmp_path):
     os.kill(int(loading[0]), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "train.py: a process that loads data died" in err
+    assert "train.py: a worker process that loads data died" in err
     assert "Traceback" not in err.rpartition("train.py:")[2]
     assert torch.load(run / "last" / "training_state.pt", weights_only=True)["epoch"] >= 1
 

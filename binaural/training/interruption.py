@@ -30,8 +30,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         # SIGHUP is ignored under nohup, and stays so.
-        heeded = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        stops = [number for number in STOPS if not (number == signal.SIGHUP and ignored)]
+        self._previous = {number: signal.signal(number, self._handle) for number in stops}
         return self
 
     def __exit__(

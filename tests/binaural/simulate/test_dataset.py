@@ -243,7 +243,7 @@ def test_the_callers_handler_of_sigterm_is_restored(complete, tmp_path, capsys):
 
 def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert dataset._cores() >= 1
+    assert dataset.available_cores() >= 1
 
 
 def test_a_missing_ray_caster_is_named_before_anything_is_written(tmp_path, monkeypatch):

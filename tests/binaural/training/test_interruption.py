@@ -9,11 +9,15 @@ from binaural.training.interruption import Interruption, StopRequested
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_work_at_hand_is_finished_first(number):
     done = []
-    with Interruption() as interruption, pytest.raises(StopRequested, match=signal.Signals(number).name):
-        for item in interruption.watch(range(5)):
-            if item == 2:
-                os.kill(os.getpid(), number)
-            done.append(item)
+    before = signal.signal(number, signal.SIG_DFL)  # these tests may run under nohup
+    try:
+        with Interruption() as interruption, pytest.raises(StopRequested, match=signal.Signals(number).name):
+            for item in interruption.watch(range(5)):
+                if item == 2:
+                    os.kill(os.getpid(), number)
+                done.append(item)
+    finally:
+        signal.signal(number, before)
     assert done == [0, 1, 2]
 
 

@@ -55,11 +55,14 @@ class Emulation:
             operation: str,
             backend: str,
             tensor: Tensor,
-            why_not_covered: Mapping[str, Callable[[Tensor], str | None]],
+            why_not_covered: Mapping[str, Callable[..., str | None]],
+            arguments: tuple[Any, ...],
         ) -> str | None:
             if (operation, backend) == (self._operation, "cuda"):
-                return why_not_covered["cuda"](tensor) if tensor.is_cpu else "the emulation runs on the CPU"
-            return why_not(operation, backend, tensor, why_not_covered)
+                if not tensor.is_cpu:
+                    return "the emulation runs on the CPU"
+                return why_not_covered["cuda"](tensor, *arguments)
+            return why_not(operation, backend, tensor, why_not_covered, arguments)
 
         with (
             patch.dict(self._operator._FORWARD, cuda=self._forward),

@@ -98,7 +98,7 @@ def test_a_bias_of_every_lag_keeps_few_parts(emulator: Emulator) -> None:
     ("case", "dtype", "reason"),
     [
         (Case(1, 4, 5, 1, 129, 8), torch.float32, "at most 128 channels of q per head, and these have 129"),
-        (Case(1, 4, 5, 1, 8, 8), torch.float64, "computes in float32, and these are float64"),
+        (Case(1, 4, 5, 1, 8, 8), torch.float64, "compute in float32, and these tensors are float64"),
     ],
 )
 def test_what_is_not_covered_is_said(emulator: Emulator, case: Case, dtype: torch.dtype, reason: str) -> None:

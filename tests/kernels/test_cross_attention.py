@@ -493,10 +493,10 @@ def test_the_operators_check_what_they_are_given() -> None:
     a = _arguments()
     for change, message in [
         ({"q_left": ZEROS(5, 8)}, "must be .R, time, heads, channels."),
-        ({"v_left": ZEROS(2, 4, 2, 3)}, "v_left does not fit"),
+        ({"v_left": ZEROS(2, 4, 2, 3)}, "v_left must have q_left's rows and heads"),
         ({"q_right": a["q_right"].double()}, "q_right must have q_left's dtype"),
         ({name: t.int() for name, t in a.items()}, "takes float32"),
-        ({name: t[:0] for name, t in a.items()}, "nothing to match"),
+        ({name: t[:0] for name, t in a.items()}, "needs inputs that are not empty"),
     ]:
         given = a | change
         with pytest.raises(RuntimeError, match=message):

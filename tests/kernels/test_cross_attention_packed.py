@@ -235,7 +235,7 @@ def test_the_operators_check_what_they_are_given() -> None:
         (gradient[:, 1:], o, lse, "the gradient must be"),
         (gradient[:, :, 1:], o, lse, "the gradient must be"),
         (gradient.double(), o, lse, "the gradient must be"),
-        (gradient, o[1:], lse, "o must have"),
+        (gradient, o[1:], lse, "o must be"),
         (gradient, o, lse[..., 1:], "lse must be what"),
         (gradient, o, lse[2:], "lse must be what"),
         (gradient, o, lse[:, 1:].contiguous(), "lse must be what"),

@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from binaural.data import DATASETS
@@ -40,6 +43,17 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+@contextmanager
+def errors_in_one_line(command: str, stopped: str = "stopped") -> Iterator[None]:
+    """Exit with one line for bad input, which raises ValueError or OSError inside, and for Ctrl-C."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{command}: {stopped}")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -1,7 +1,6 @@
 """python -m binaural.evaluate: metrics of a trained network, or of two on the same images."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from binaural.checkpoint import Checkpoint, load_checkpoint
 from binaural.command_line import (
     add_data_options,
     choose_data,
+    errors_in_one_line,
     natural,
     not_negative,
     positive,
@@ -120,12 +120,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
-    try:
+    with errors_in_one_line("binaural.evaluate"):
         run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"binaural.evaluate: {error}")
-    except KeyboardInterrupt:
-        sys.exit("binaural.evaluate: stopped")
 
 
 def run(options: argparse.Namespace) -> None:

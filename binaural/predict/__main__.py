@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from binaural.atomic_files import write_atomically
 from binaural.checkpoint import load_checkpoint
-from binaural.command_line import positive_int
+from binaural.command_line import errors_in_one_line, positive_int
 from binaural.device import choose_device
 from binaural.evaluate import predict
 from binaural.pictures.depth_map import draw_depth
@@ -69,12 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
-    try:
+    with errors_in_one_line("binaural.predict", "stopped; what is written is whole"):
         refused = run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"binaural.predict: {error}")
-    except KeyboardInterrupt:
-        sys.exit("binaural.predict: stopped; what is written is whole")
     if refused:
         sys.exit(f"binaural.predict: {refused} of the recordings could not be used")
 

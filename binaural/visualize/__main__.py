@@ -1,11 +1,10 @@
 """python -m binaural.visualize: predictions beside true depth, and the lags that the attention matches."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from binaural.checkpoint import Checkpoint, load_checkpoint
-from binaural.command_line import add_data_options, choose_data, natural
+from binaural.command_line import add_data_options, choose_data, errors_in_one_line, natural
 from binaural.device import choose_device
 from binaural.evaluate.protocol import EvaluationSet, Protocol
 from binaural.features import swap_ears
@@ -61,12 +60,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
-    try:
+    with errors_in_one_line("binaural.visualize"):
         run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"binaural.visualize: {error}")
-    except KeyboardInterrupt:
-        sys.exit("binaural.visualize: stopped")
 
 
 def run(options: argparse.Namespace) -> None:
